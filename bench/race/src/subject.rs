@@ -1,0 +1,164 @@
+//! What the engine races: a subject carries out calls on files, whether by system calls on a real mount
+//! or by micro-operations on the reference. The engine knows files by number and calls by value only.
+
+use std::ops::Range;
+
+use punchbench_scenarios::MadviseAdvice;
+
+/// A file of the scenario, by its position under `files`.
+pub type FileId = u16;
+
+/// One operation with its numbers filled in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    /// fallocate(PUNCH_HOLE | KEEP_SIZE).
+    PunchHole { file: FileId, at: u64, len: u64 },
+    /// fallocate(ZERO_RANGE | KEEP_SIZE).
+    ZeroRange { file: FileId, at: u64, len: u64 },
+    /// fallocate(COLLAPSE_RANGE).
+    CollapseRange { file: FileId, at: u64, len: u64 },
+    /// fallocate(INSERT_RANGE).
+    InsertRange { file: FileId, at: u64, len: u64 },
+    /// pread(2) into the buffer; preadv2(RWF_NOWAIT) or through an O_DIRECT descriptor where asked.
+    Read { file: FileId, at: u64, len: u64, nowait: bool, direct: bool },
+    /// Copy the range out of the actor's own shared mapping into the buffer.
+    Fault { file: FileId, at: u64, len: u64 },
+    /// posix_fadvise(WILLNEED).
+    Fadvise { file: FileId, at: u64, len: u64 },
+    /// readahead(2).
+    Readahead { file: FileId, at: u64, len: u64 },
+    /// madvise(2) on the actor's own mapping.
+    Madvise { file: FileId, at: u64, len: u64, advice: MadviseAdvice },
+    /// FIDEDUPERANGE into the same offsets of another file.
+    Dedupe { file: FileId, at: u64, len: u64, into: FileId },
+    /// Store the first `len` bytes of the buffer through the actor's own mapping, then a full fence.
+    Store { file: FileId, at: u64, len: u64 },
+    /// pwrite(2) of the first `len` bytes of the buffer.
+    Write { file: FileId, at: u64, len: u64 },
+    /// syncfs(2).
+    Syncfs,
+}
+
+/// What a call gave back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Bytes moved, or 0 for calls that move none.
+    pub bytes: u64,
+    /// 0, or the errno.
+    pub errno: i32,
+    /// SIGBUS was raised; `bytes` before it are valid.
+    pub sigbus: bool,
+    /// The answer of a dedupe.
+    pub same: Option<bool>,
+}
+
+/// What an actor has cost so far: rises tell that it really read or faulted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Major faults.
+    pub majflt: u64,
+    /// Blocks of input (512 bytes).
+    pub inblock: u64,
+}
+
+/// How to look at a file outside a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// pread(2) through the page cache, on a descriptor with FADV_RANDOM.
+    Read,
+    /// Loads through this actor's own mapping.
+    Mapping,
+    /// An O_DIRECT read (aligned by the subject).
+    Direct,
+}
+
+/// Whether an O_DIRECT read is really direct on this subject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DirectIo {
+    /// It bypasses the page cache.
+    Real,
+    /// It is served from the page cache, so it confirms nothing.
+    Buffered,
+    /// O_DIRECT is refused.
+    None,
+}
+
+/// A subject failed where it must not: the bench's own trouble, not an outcome of the race.
+#[derive(Debug, thiserror::Error)]
+#[error("{what} failed on {on}: {error}")]
+pub struct SubjectError {
+    /// The call, such as `fsync`.
+    pub what: &'static str,
+    /// What it was applied to.
+    pub on: String,
+    /// The system's answer.
+    pub error: std::io::Error,
+}
+
+/// One actor's view of the files: its own descriptors and mappings, opened before the race.
+pub trait Subject {
+    /// Carries out one call within a round. Must not allocate, log, panic or do anything else that can
+    /// wait for another actor. `buf` is at least as long as the call's range; reads and faults fill its
+    /// head, stores and writes take it from there.
+    fn perform(&mut self, call: &Call, buf: &mut [u8]) -> Outcome;
+
+    /// What this actor has cost so far. Called once a round.
+    fn usage(&mut self) -> Usage {
+        Usage::default()
+    }
+
+    /// Looks at a range between rounds. A short read is an outcome, not an error.
+    fn look(&mut self, how: Look, file: FileId, at: u64, buf: &mut [u8]) -> Outcome;
+
+    /// Which pages of a range are in the page cache, one entry a page, without touching any.
+    /// `None` where it cannot be told.
+    fn resident(&mut self, file: FileId, range: Range<u64>, pages: &mut [bool]) -> Option<()>;
+
+    /// Drops this actor's own PTEs of a range, so that nothing of its own keeps pages from being evicted.
+    fn unmap(&mut self, file: FileId, range: Range<u64>) -> Result<(), SubjectError>;
+
+    /// Writes back and evicts a range, and proves that it is gone; `Ok(false)` where pages stayed or the
+    /// subject cannot evict (tmpfs).
+    fn evict(&mut self, file: FileId, range: Range<u64>) -> Result<bool, SubjectError>;
+}
+
+/// Sets the files up and looks at their blocks; belongs to the coordinator, outside all rounds.
+pub trait Stage {
+    /// Page size in bytes.
+    fn page(&self) -> u64;
+
+    /// Makes `file` exactly `size` bytes long with the content that `fill(offset, buf)` gives, freshly
+    /// allocated (truncated to nothing before), and written back. `step` bytes are handed to the
+    /// filesystem at a time. Its pages may stay cached.
+    fn prepare(
+        &mut self,
+        file: FileId,
+        size: u64,
+        fill: &mut dyn FnMut(u64, &mut [u8]),
+    ) -> Result<(), SubjectError>;
+
+    /// Device blocks under a range, as (file offset, device offset, length) in bytes; `None` where the
+    /// filesystem has no such thing.
+    fn blocks(&mut self, file: FileId, range: Range<u64>) -> Result<Option<Vec<(u64, u64, u64)>>, SubjectError>;
+
+    /// Commits the filesystem's transaction (syncfs).
+    fn commit(&mut self) -> Result<(), SubjectError>;
+
+    /// Whether direct reads are direct.
+    fn direct(&self) -> DirectIo;
+
+    /// Whether the page cache is the only store of the data (tmpfs): nothing to evict, nothing to re-read.
+    fn cache_is_store(&self) -> bool;
+}
+
+/// Gives every actor its subject. Called in the actor itself, after it was forked or spawned.
+pub trait Subjects: Sync {
+    /// The subject of the `index`th actor (in the scenario's order). `maps` lists files it must map.
+    fn actor(&self, index: usize) -> Result<Box<dyn Subject>, SubjectError>;
+
+    /// The coordinator's own subject.
+    fn coordinator(&self) -> Result<Box<dyn Subject>, SubjectError>;
+
+    /// The coordinator's stage.
+    fn stage(&self) -> Result<Box<dyn Stage>, SubjectError>;
+}

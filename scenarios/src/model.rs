@@ -1,0 +1,213 @@
+//! The scenario as it stands in a YAML file, after loading: shapes only, no behaviour of a kernel.
+
+use punchbench_results::Floor;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{Named, Op, RangeExpr, Size};
+
+/// One scenario: what races what, on which files, and what must hold.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// Its name: lower-case words joined by `-`, equal to the file's name.
+    pub scenario: String,
+    /// What holds on a correct kernel, in one sentence.
+    pub claim: String,
+    /// The mail, commit or test it comes from.
+    pub source: String,
+    /// What the target must be able to do; must name every capability that its operations need.
+    #[serde(default)]
+    pub needs: Vec<Capability>,
+    /// The files it works on, by name.
+    pub files: Named<FileSpec>,
+    /// What one round is.
+    pub round: Round,
+    /// Who races whom, by name. Exactly one invalidator.
+    pub actors: Named<Actor>,
+    /// What must hold after each round.
+    pub expect: Expect,
+    /// A stricter floor of evidence than the usual one.
+    #[serde(default)]
+    pub evidence: EvidenceSpec,
+}
+
+/// A file of a scenario.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FileSpec {
+    /// Its size when a pass begins.
+    pub size: Size,
+    /// What it holds when a pass begins.
+    #[serde(default)]
+    pub content: Content,
+    /// It must come through every pass unharmed.
+    #[serde(default)]
+    pub witness: bool,
+}
+
+/// What a file holds when a pass begins.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Content {
+    /// Self-describing stamps of its own.
+    #[default]
+    Stamped,
+    /// Nothing: created empty in each pass, to be written by a reuser.
+    Empty,
+    /// The same bytes as another file.
+    SameAs(String),
+}
+
+/// What one round is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Round {
+    /// The file whose chunks are raced, one a round.
+    pub on: String,
+    /// The size of a chunk.
+    pub chunk: Size,
+}
+
+/// One actor: a process of its own with its own descriptors and mappings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Actor {
+    /// Its part in the race.
+    pub role: Role,
+    /// Its pages must be absent from the page cache at the gate.
+    #[serde(default)]
+    pub cold: bool,
+    /// How often it repeats within a round.
+    #[serde(default)]
+    pub repeat: Repeat,
+    /// What it does, in order.
+    #[serde(rename = "do")]
+    #[schemars(with = "Vec<Op>")]
+    #[serde(with = "serde_yaml::with::singleton_map_recursive")]
+    pub ops: Vec<Op>,
+}
+
+/// An actor's part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Removes, moves or shares blocks under cached pages; runs once a round.
+    Invalidator,
+    /// Can instantiate pages.
+    Filler,
+    /// Writes or stores into pages.
+    Dirtier,
+    /// Allocates the freed blocks for another file, once after each pass.
+    Reuser,
+}
+
+/// How often an actor repeats its operations within a round. In YAML: `once`, or `while NAME`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Repeat {
+    /// Once.
+    #[default]
+    Once,
+    /// Until the named actor (the invalidator) has returned.
+    While(String),
+}
+
+/// What must hold after each round. The oracle derives the content from the operations; this states it
+/// for the reader, and the loader checks that both agree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Expect {
+    /// The file, if not the one raced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// The range.
+    pub range: RangeExpr,
+    /// What it holds.
+    pub is: Holds,
+}
+
+/// What a range holds after a round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Holds {
+    /// Zeros.
+    Zeros,
+    /// What was behind it (collapse) or before it (insert).
+    Shifted,
+    /// What was written or stored last.
+    Written,
+    /// What it held before.
+    Unchanged,
+}
+
+/// A scenario's own floors, where stricter than the usual ones.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EvidenceSpec {
+    /// Overlapped rounds, for every filler.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overlapped: Option<u64>,
+    /// Really filled rounds, for every filler.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filled: Option<u64>,
+    /// Blocks proved reused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reused_blocks: Option<u64>,
+    /// Least share of the overlapped rounds, in percent, that each named result of the invalidator must
+    /// have: `same: 10` and `differs: 10` for a dedupe.
+    #[serde(default)]
+    pub outcomes: Named<u32>,
+}
+
+impl EvidenceSpec {
+    /// The floor that a record is held against: the usual one, raised where the scenario asks for more.
+    pub fn floor(&self) -> Floor {
+        let usual = Floor::default();
+        Floor {
+            overlapped: self.overlapped.unwrap_or(0).max(usual.overlapped),
+            filled: self.filled.unwrap_or(0).max(usual.filled),
+            reused_blocks: self.reused_blocks.unwrap_or(0),
+        }
+    }
+}
+
+/// What a target may or may not be able to do; probed on the mount.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Capability {
+    /// FALLOC_FL_PUNCH_HOLE.
+    PunchHole,
+    /// FALLOC_FL_ZERO_RANGE.
+    ZeroRange,
+    /// FALLOC_FL_COLLAPSE_RANGE.
+    CollapseRange,
+    /// FALLOC_FL_INSERT_RANGE.
+    InsertRange,
+    /// FIDEDUPERANGE.
+    Dedupe,
+    /// RWF_NOWAIT.
+    Nowait,
+    /// O_DIRECT reads that really are direct.
+    DirectRead,
+    /// MADV_POPULATE_READ.
+    PopulateRead,
+    /// FS_IOC_FIEMAP with addresses on the device.
+    Fiemap,
+}
+
+impl Scenario {
+    /// The one invalidator. The loader refuses a scenario without exactly one.
+    pub fn invalidator(&self) -> (&str, &Actor) {
+        self.actors
+            .iter()
+            .find(|(_, a)| a.role == Role::Invalidator)
+            .expect("the loader checked that there is exactly one invalidator")
+    }
+
+    /// The actors that race the invalidator within a round.
+    pub fn racers(&self) -> impl Iterator<Item = (&str, &Actor)> {
+        self.actors.iter().filter(|(_, a)| matches!(a.role, Role::Filler | Role::Dirtier))
+    }
+}
