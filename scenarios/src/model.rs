@@ -39,7 +39,8 @@ pub struct FileSpec {
     /// Its size when a pass begins.
     pub size: Size,
     /// What it holds when a pass begins.
-    #[serde(default)]
+    #[serde(default, with = "serde_yaml::with::singleton_map")]
+    #[schemars(with = "Content")]
     pub content: Content,
     /// It must come through every pass unharmed.
     #[serde(default)]
@@ -110,6 +111,29 @@ pub enum Repeat {
     Once,
     /// Until the named actor (the invalidator) has returned.
     While(String),
+}
+
+impl std::str::FromStr for Repeat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Repeat, String> {
+        match text.trim().split_once(' ') {
+            None if text.trim() == "once" => Ok(Repeat::Once),
+            Some(("while", name)) if !name.trim().is_empty() && !name.trim().contains(' ') => {
+                Ok(Repeat::While(name.trim().to_owned()))
+            }
+            _ => Err("an actor repeats `once` or `while NAME`".to_owned()),
+        }
+    }
+}
+
+impl std::fmt::Display for Repeat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Repeat::Once => f.write_str("once"),
+            Repeat::While(name) => write!(f, "while {name}"),
+        }
+    }
 }
 
 /// What must hold after each round. The oracle derives the content from the operations; this states it
