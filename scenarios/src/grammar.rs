@@ -36,7 +36,10 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn new(text: &'a str) -> Result<Self, GrammarError> {
         if text.len() > LONGEST {
-            return Err(GrammarError { message: format!("longer than {LONGEST} characters"), at: 0 });
+            return Err(GrammarError {
+                message: format!("longer than {LONGEST} characters"),
+                at: 0,
+            });
         }
         Ok(Reader { text, at: 0 })
     }
@@ -65,7 +68,10 @@ impl<'a> Reader<'a> {
     }
 
     fn fail<T>(&self, at: usize, message: impl Into<String>) -> Result<T, GrammarError> {
-        Err(GrammarError { message: message.into(), at })
+        Err(GrammarError {
+            message: message.into(),
+            at,
+        })
     }
 
     fn size(&mut self) -> Result<Size, GrammarError> {
@@ -89,11 +95,18 @@ impl<'a> Reader<'a> {
             "block" | "blocks" => (Unit::Block, 0),
             _ => return self.fail(unit_at, format!("unknown unit `{word}`; {SIZE_FORMS}")),
         };
-        let most = if unit == Unit::Byte { MOST_BYTES >> shift } else { MOST_UNITS };
+        let most = if unit == Unit::Byte {
+            MOST_BYTES >> shift
+        } else {
+            MOST_UNITS
+        };
         if count > most {
             return self.fail(at, format!("`{digits}{word}` is too large"));
         }
-        Ok(Size { count: count << shift, unit })
+        Ok(Size {
+            count: count << shift,
+            unit,
+        })
     }
 
     /// The position, and whether it began with a bare `chunk` or `file`.
@@ -129,7 +142,10 @@ impl<'a> Reader<'a> {
                 ("", None) => return self.fail(at, format!("expected {ANCHORS}")),
                 _ => {
                     let found = &self.text[at..self.at];
-                    return self.fail(at, format!("unknown position `{found}`; expected {ANCHORS}"));
+                    return self.fail(
+                        at,
+                        format!("unknown position `{found}`; expected {ANCHORS}"),
+                    );
                 }
             }
         };
@@ -191,7 +207,11 @@ impl FromStr for RangeExpr {
         if r.eat("..") {
             let (end, _) = r.position()?;
             r.end("range")?;
-            return Ok(RangeExpr { start, end, text: text.trim().to_owned() });
+            return Ok(RangeExpr {
+                start,
+                end,
+                text: text.trim().to_owned(),
+            });
         }
         r.end("position (a range is `chunk`, `file` or `START .. END`)")?;
         let anchor = match whole {
@@ -200,12 +220,22 @@ impl FromStr for RangeExpr {
             None => {
                 return r.fail(
                     0,
-                    format!("`{}` is one position, not a range; write `START .. END`", text.trim()),
+                    format!(
+                        "`{}` is one position, not a range; write `START .. END`",
+                        text.trim()
+                    ),
                 );
             }
         };
-        let end = Position { anchor, terms: start.terms.clone() };
-        Ok(RangeExpr { start, end, text: text.trim().to_owned() })
+        let end = Position {
+            anchor,
+            terms: start.terms.clone(),
+        };
+        Ok(RangeExpr {
+            start,
+            end,
+            text: text.trim().to_owned(),
+        })
     }
 }
 

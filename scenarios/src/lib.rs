@@ -10,7 +10,8 @@ mod wire;
 
 pub use grammar::GrammarError;
 pub use model::{
-    Actor, Capability, Content, EvidenceSpec, Expect, FileSpec, Holds, Repeat, Role, Round, Scenario,
+    Actor, Capability, Content, EvidenceSpec, Expect, FileSpec, Holds, Repeat, Role, Round,
+    Scenario,
 };
 pub use named::Named;
 pub use op::{DedupeArgs, Effect, MadviseAdvice, MadviseArgs, NoArgs, OnRange, Op, ReadArgs};

@@ -232,6 +232,8 @@ impl Scenario {
 
     /// The actors that race the invalidator within a round.
     pub fn racers(&self) -> impl Iterator<Item = (&str, &Actor)> {
-        self.actors.iter().filter(|(_, a)| matches!(a.role, Role::Filler | Role::Dirtier))
+        self.actors
+            .iter()
+            .filter(|(_, a)| matches!(a.role, Role::Filler | Role::Dirtier))
     }
 }

@@ -132,8 +132,13 @@ impl Op {
             Op::InsertRange(r) => Effect::Insert(r),
             Op::Store(r) | Op::Write(r) => Effect::Overwrite(r),
             // A dedupe shares blocks; no content changes.
-            Op::Read(_) | Op::Fault(_) | Op::Fadvise(_) | Op::Readahead(_) | Op::Madvise(_)
-            | Op::Dedupe(_) | Op::Syncfs(_) => Effect::None,
+            Op::Read(_)
+            | Op::Fault(_)
+            | Op::Fadvise(_)
+            | Op::Readahead(_)
+            | Op::Madvise(_)
+            | Op::Dedupe(_)
+            | Op::Syncfs(_) => Effect::None,
         }
     }
 
@@ -166,19 +171,32 @@ impl Op {
             Op::Dedupe(_) => Some(Capability::Dedupe),
             Op::Read(a) if a.nowait => Some(Capability::Nowait),
             Op::Read(a) if a.direct => Some(Capability::DirectRead),
-            Op::Madvise(a) if a.advice == MadviseAdvice::PopulateRead => Some(Capability::PopulateRead),
-            Op::Read(_) | Op::Fault(_) | Op::Fadvise(_) | Op::Readahead(_) | Op::Madvise(_)
-            | Op::Store(_) | Op::Write(_) | Op::Syncfs(_) => None,
+            Op::Madvise(a) if a.advice == MadviseAdvice::PopulateRead => {
+                Some(Capability::PopulateRead)
+            }
+            Op::Read(_)
+            | Op::Fault(_)
+            | Op::Fadvise(_)
+            | Op::Readahead(_)
+            | Op::Madvise(_)
+            | Op::Store(_)
+            | Op::Write(_)
+            | Op::Syncfs(_) => None,
         }
     }
 
     /// The file it works on, its range there, and a second file if it names one.
     pub fn operands(&self) -> (Option<(&str, &RangeExpr)>, Option<&str>) {
         match self {
-            Op::PunchHole(r) | Op::ZeroRange(r) | Op::CollapseRange(r) | Op::InsertRange(r)
-            | Op::Fault(r) | Op::Fadvise(r) | Op::Readahead(r) | Op::Store(r) | Op::Write(r) => {
-                (Some((&r.file, &r.range)), None)
-            }
+            Op::PunchHole(r)
+            | Op::ZeroRange(r)
+            | Op::CollapseRange(r)
+            | Op::InsertRange(r)
+            | Op::Fault(r)
+            | Op::Fadvise(r)
+            | Op::Readahead(r)
+            | Op::Store(r)
+            | Op::Write(r) => (Some((&r.file, &r.range)), None),
             Op::Read(a) => (Some((&a.file, &a.range)), None),
             Op::Madvise(a) => (Some((&a.file, &a.range)), None),
             Op::Dedupe(a) => (Some((&a.file, &a.range)), Some(&a.into)),

@@ -99,26 +99,46 @@ impl Position {
         };
         self.terms.iter().try_fold(from, |at, (plus, size)| {
             let by = size.bytes(g);
-            if *plus { at.checked_add(by) } else { at.checked_sub(by) }
+            if *plus {
+                at.checked_add(by)
+            } else {
+                at.checked_sub(by)
+            }
         })
     }
 }
 
 impl RangeExpr {
     /// The bytes it stands for, given the round's chunk and the file's size when the pass began.
-    pub fn resolve(&self, chunk: &Range<u64>, file_size: u64, g: Geometry) -> Result<Range<u64>, RangeError> {
+    pub fn resolve(
+        &self,
+        chunk: &Range<u64>,
+        file_size: u64,
+        g: Geometry,
+    ) -> Result<Range<u64>, RangeError> {
         let at = |p: &Position| {
-            p.resolve(chunk, file_size, g).ok_or_else(|| RangeError::BeforeStart(self.text.clone()))
+            p.resolve(chunk, file_size, g)
+                .ok_or_else(|| RangeError::BeforeStart(self.text.clone()))
         };
         let (start, end) = (at(&self.start)?, at(&self.end)?);
-        if start < end { Ok(start..end) } else { Err(RangeError::Empty(self.text.clone())) }
+        if start < end {
+            Ok(start..end)
+        } else {
+            Err(RangeError::Empty(self.text.clone()))
+        }
     }
 
     /// The chunk itself.
     pub fn chunk() -> RangeExpr {
         RangeExpr {
-            start: Position { anchor: Anchor::ChunkStart, terms: vec![] },
-            end: Position { anchor: Anchor::ChunkEnd, terms: vec![] },
+            start: Position {
+                anchor: Anchor::ChunkStart,
+                terms: vec![],
+            },
+            end: Position {
+                anchor: Anchor::ChunkEnd,
+                terms: vec![],
+            },
             text: "chunk".into(),
         }
     }

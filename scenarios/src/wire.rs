@@ -25,7 +25,8 @@ impl<T: FromStr<Err: fmt::Display>> Visitor<'_> for FromText<T> {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
-        text.parse().map_err(|e| E::custom(format_args!("`{text}`: {e}")))
+        text.parse()
+            .map_err(|e| E::custom(format_args!("`{text}`: {e}")))
     }
 
     fn visit_u64<E: Error>(self, count: u64) -> Result<T, E> {
