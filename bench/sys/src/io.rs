@@ -1,1 +1,168 @@
-//! io
+//! Reads, read-ahead, dedupe and direct I/O: the calls on open files that the safe crates lack. None of
+//! them allocates, so actors may use them within a round; each is one system call, never repeated.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use linux_raw_sys::general::{__IncompleteArrayField, file_dedupe_range, file_dedupe_range_info};
+
+/// preadv2(RWF_NOWAIT): data that is there, or EAGAIN.
+pub fn read_nowait(file: BorrowedFd<'_>, at: u64, buf: &mut [u8]) -> io::Result<usize> {
+    let iovec = libc::iovec {
+        iov_base: buf.as_mut_ptr().cast(),
+        iov_len: buf.len(),
+    };
+    // SAFETY: the one iovec describes `buf`, which is ours to write for the length of the call.
+    let got = unsafe {
+        libc::preadv2(
+            file.as_raw_fd(),
+            &iovec,
+            1,
+            offset(at)?,
+            libc::RWF_NOWAIT,
+        )
+    };
+    usize::try_from(got).map_err(|_| io::Error::last_os_error())
+}
+
+/// readahead(2).
+pub fn readahead(file: BorrowedFd<'_>, at: u64, len: u64) -> io::Result<()> {
+    let len = usize::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: takes numbers only.
+    match unsafe { libc::readahead(file.as_raw_fd(), offset(at)?, len) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The answer to a dedupe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deduped {
+    /// The ranges were the same and now share blocks; `false`: they differed and nothing was done.
+    pub same: bool,
+    /// Bytes that now share blocks.
+    pub bytes: u64,
+}
+
+/// ioctl(FIDEDUPERANGE) of one range of `file` into the same offsets of `into`.
+pub fn dedupe(file: BorrowedFd<'_>, at: u64, len: u64, into: BorrowedFd<'_>) -> io::Result<Deduped> {
+    /// A request with one destination.
+    #[repr(C)]
+    struct Request {
+        head: file_dedupe_range,
+        to: file_dedupe_range_info,
+    }
+    let mut request = Request {
+        head: file_dedupe_range {
+            src_offset: at,
+            src_length: len,
+            dest_count: 1,
+            reserved1: 0,
+            reserved2: 0,
+            info: __IncompleteArrayField::new(),
+        },
+        to: file_dedupe_range_info {
+            dest_fd: i64::from(into.as_raw_fd()),
+            dest_offset: at,
+            bytes_deduped: 0,
+            status: 0,
+            reserved: 0,
+        },
+    };
+    // SAFETY: the request is laid out as the kernel expects it, with as many destinations as it says.
+    let rc = unsafe {
+        libc::ioctl(
+            file.as_raw_fd(),
+            linux_raw_sys::ioctl::FIDEDUPERANGE as libc::Ioctl,
+            &mut request,
+        )
+    };
+    if rc != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    match request.to.status {
+        error if error < 0 => Err(io::Error::from_raw_os_error(-error)),
+        status => Ok(Deduped {
+            same: status == 0,
+            bytes: request.to.bytes_deduped,
+        }),
+    }
+}
+
+/// What statx(STATX_DIOALIGN) says about direct I/O on a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DirectAlign {
+    /// The kernel or the filesystem does not say.
+    Unknown,
+    /// There is no direct I/O on this file.
+    None,
+    /// Memory and offsets must be multiples of these.
+    Align {
+        /// Of the buffer's address.
+        memory: u32,
+        /// Of the offset and the length.
+        offset: u32,
+    },
+}
+
+/// Asks statx(STATX_DIOALIGN), Linux 6.1.
+pub fn direct_align(file: BorrowedFd<'_>) -> io::Result<DirectAlign> {
+    // SAFETY: all-zero is a valid value of this plain structure.
+    let mut stat: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: the path is an empty C string, with AT_EMPTY_PATH, and `stat` is ours to write.
+    let rc = unsafe {
+        libc::statx(
+            file.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            libc::STATX_DIOALIGN,
+            &mut stat,
+        )
+    };
+    if rc != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(match (stat.stx_mask & libc::STATX_DIOALIGN, stat.stx_dio_offset_align) {
+        (0, _) => DirectAlign::Unknown,
+        (_, 0) => DirectAlign::None,
+        (_, offset) => DirectAlign::Align {
+            memory: stat.stx_dio_mem_align,
+            offset,
+        },
+    })
+}
+
+/// A buffer whose address is a multiple of what direct I/O may ask for.
+#[derive(Debug)]
+pub struct AlignedBuf {
+    bytes: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl AlignedBuf {
+    /// `len` zero bytes at a multiple of `align`, a power of two.
+    pub fn new(len: usize, align: usize) -> AlignedBuf {
+        let bytes = vec![0; len + align];
+        let start = bytes.as_ptr().align_offset(align);
+        AlignedBuf { bytes, start, len }
+    }
+}
+
+impl std::ops::Deref for AlignedBuf {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[self.start..self.start + self.len]
+    }
+}
+
+impl std::ops::DerefMut for AlignedBuf {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..self.start + self.len]
+    }
+}
+
+fn offset(at: u64) -> io::Result<libc::off_t> {
+    libc::off_t::try_from(at).map_err(|_| io::ErrorKind::InvalidInput.into())
+}
