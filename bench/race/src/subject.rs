@@ -10,6 +10,7 @@ pub type FileId = u16;
 
 /// One operation with its numbers filled in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "`at` and `len` are the range in bytes of `file` everywhere")]
 pub enum Call {
     /// fallocate(PUNCH_HOLE | KEEP_SIZE).
     PunchHole { file: FileId, at: u64, len: u64 },

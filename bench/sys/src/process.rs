@@ -1,1 +1,143 @@
-//! process
+//! Forked actors: made from a single-threaded process, bound to a CPU, killed and reaped on drop.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid};
+
+/// How a child ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// It returned this code; 101 after a panic.
+    Code(i32),
+    /// A signal ended it.
+    Signal(i32),
+}
+
+/// A forked child; killed and reaped when dropped.
+#[derive(Debug)]
+pub struct Child {
+    pid: Pid,
+    exit: Option<Exit>,
+}
+
+/// Forks a child that runs `body` and exits with the code it returns. It gets SIGKILL when the thread
+/// that forked it ends. Fork from single-threaded processes only: the child may then allocate and do
+/// everything else its parent could.
+pub fn fork(body: impl FnOnce() -> i32) -> io::Result<Child> {
+    let parent = nix::unistd::getpid();
+    // SAFETY: callers are single-threaded (documented above), so no lock can be held by a thread that the
+    // child lacks; the child leaves through `_exit` and never returns into the caller's frames.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(Child { pid: child, exit: None }),
+        ForkResult::Child => {
+            let tied = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).is_ok();
+            let code = if tied && nix::unistd::getppid() == parent {
+                catch_unwind(AssertUnwindSafe(body)).unwrap_or(101)
+            } else {
+                1
+            };
+            // SAFETY: always safe to call; skips the parent's destructors and buffers on purpose.
+            unsafe { libc::_exit(code) }
+        }
+    }
+}
+
+impl Child {
+    /// Its process id.
+    pub fn pid(&self) -> i32 {
+        self.pid.as_raw()
+    }
+
+    /// How it ended, if it has.
+    pub fn try_wait(&mut self) -> io::Result<Option<Exit>> {
+        self.reap(Some(WaitPidFlag::WNOHANG))
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> io::Result<Exit> {
+        loop {
+            if let Some(exit) = self.reap(None)? {
+                return Ok(exit);
+            }
+        }
+    }
+
+    /// Sends SIGKILL, unless it was reaped already.
+    pub fn kill(&self) {
+        if self.exit.is_none() {
+            let _ = kill(self.pid, Signal::SIGKILL);
+        }
+    }
+
+    fn reap(&mut self, flags: Option<WaitPidFlag>) -> io::Result<Option<Exit>> {
+        if self.exit.is_none() {
+            self.exit = match waitpid(self.pid, flags) {
+                Ok(WaitStatus::Exited(_, code)) => Some(Exit::Code(code)),
+                Ok(WaitStatus::Signaled(_, signal, _)) => Some(Exit::Signal(signal as i32)),
+                Ok(_) | Err(nix::Error::EINTR) => None,
+                Err(error) => return Err(error.into()),
+            };
+        }
+        Ok(self.exit)
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if self.exit.is_none() {
+            self.kill();
+            let _ = self.wait();
+        }
+    }
+}
+
+/// The CPUs that this thread may run on.
+pub fn cpus() -> io::Result<Vec<usize>> {
+    let set = sched_getaffinity(Pid::from_raw(0))?;
+    Ok((0..CpuSet::count()).filter(|&cpu| set.is_set(cpu).unwrap_or(false)).collect())
+}
+
+/// Binds this thread to one CPU.
+pub fn bind(cpu: usize) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
+}
+
+/// Gives the CPU to whoever else waits for it.
+pub fn yield_now() {
+    let _ = nix::sched::sched_yield();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_panics_and_kills_are_told_apart() {
+        assert_eq!(fork(|| 3).unwrap().wait().unwrap(), Exit::Code(3));
+        assert_eq!(fork(|| panic!("seen by the parent as 101")).unwrap().wait().unwrap(), Exit::Code(101));
+        let mut sleeper = fork(|| loop {
+            std::thread::sleep(std::time::Duration::from_secs(1));
+        })
+        .unwrap();
+        assert_eq!(sleeper.try_wait().unwrap(), None);
+        sleeper.kill();
+        assert_eq!(sleeper.wait().unwrap(), Exit::Signal(9));
+    }
+
+    #[test]
+    fn binding_leaves_one_cpu() {
+        let last = *cpus().unwrap().last().unwrap();
+        std::thread::spawn(move || {
+            bind(last).unwrap();
+            assert_eq!(cpus().unwrap(), vec![last]);
+        })
+        .join()
+        .unwrap();
+    }
+}
