@@ -1,0 +1,126 @@
+//! Which chunks of the raced file a pass works through, and what a scenario's ranges come to there.
+
+use crate::{Effect, Geometry, Op, RangeExpr, Scenario};
+
+/// A place in a scenario that names a range of a file.
+pub(crate) struct Site<'a> {
+    /// Keys and indices down to the map that holds `file` and `range`.
+    pub path: Vec<String>,
+    pub file: &'a str,
+    pub range: &'a RangeExpr,
+    /// The range must end before the end of the file: collapse and insert refuse to reach it.
+    pub inside: bool,
+}
+
+impl Scenario {
+    /// Every range with its file: those of the operations, then the expectation.
+    pub(crate) fn sites(&self) -> Vec<Site<'_>> {
+        let ops = self.actors.iter().flat_map(|(name, actor)| {
+            actor.ops.iter().enumerate().filter_map(move |(i, op)| {
+                let path = ["actors", name, "do", &i.to_string(), op.word()].map(str::to_owned);
+                let (file, range) = op.operands().0?;
+                let inside = matches!(op.effect(), Effect::Collapse(_) | Effect::Insert(_));
+                Some(Site {
+                    path: path.to_vec(),
+                    file,
+                    range,
+                    inside,
+                })
+            })
+        });
+        let expect = Site {
+            path: vec!["expect".to_owned()],
+            file: self.expected_file(),
+            range: &self.expect.range,
+            inside: false,
+        };
+        ops.chain([expect]).collect()
+    }
+
+    /// The file that the expectation is about.
+    pub fn expected_file(&self) -> &str {
+        self.expect.file.as_deref().unwrap_or(&self.round.on)
+    }
+
+    /// The operation that the race is about: the invalidator's first that removes, moves or shares
+    /// blocks. The loader refuses a scenario without one.
+    pub fn operation(&self) -> &Op {
+        let (_, actor) = self.invalidator();
+        actor
+            .ops
+            .iter()
+            .find(|op| op.invalidates())
+            .expect("the loader checked that there is one")
+    }
+
+    /// How many chunks a pass races: those from the first on in which every range stays inside its
+    /// file. At most the last chunk of the file is left out (a collapse may not reach the end).
+    pub fn chunks(&self, g: Geometry) -> u64 {
+        let size = self
+            .files
+            .get(&self.round.on)
+            .map_or(0, |f| f.size.bytes(g));
+        let all = size.checked_div(self.round.chunk.bytes(g)).unwrap_or(0);
+        let fits = |n: u64| self.sites().iter().all(|s| self.resolve(s, n, g).is_ok());
+        if all > 0 && !fits(all - 1) {
+            all - 1
+        } else {
+            all
+        }
+    }
+
+    /// What a site's range comes to in a chunk, or why it does not fit.
+    pub(crate) fn resolve(
+        &self,
+        site: &Site<'_>,
+        chunk: u64,
+        g: Geometry,
+    ) -> Result<std::ops::Range<u64>, String> {
+        let size = self.files.get(site.file).map_or(0, |f| f.size.bytes(g));
+        let len = self.round.chunk.bytes(g);
+        let start = chunk.saturating_mul(len);
+        let range = site
+            .range
+            .resolve(&(start..start.saturating_add(len)), size, g)
+            .map_err(|e| e.to_string())?;
+        let file = site.file;
+        if range.end > size {
+            return Err(format!(
+                "`{}` ends at byte {}, `{file}` at {size}",
+                site.range, range.end
+            ));
+        }
+        if site.inside && range.end == size {
+            return Err(format!(
+                "`{}` reaches the end of `{file}`, which the kernel refuses",
+                site.range
+            ));
+        }
+        Ok(range)
+    }
+}
+
+impl Op {
+    /// Whether it removes, moves or shares blocks under cached pages.
+    pub fn invalidates(&self) -> bool {
+        match self.effect() {
+            Effect::Zero(_) | Effect::Collapse(_) | Effect::Insert(_) => true,
+            Effect::None | Effect::Overwrite(_) => matches!(self, Op::Dedupe(_)),
+        }
+    }
+
+    /// Whether it can instantiate pages in the page cache without changing content.
+    pub fn fills(&self) -> bool {
+        match self {
+            Op::Read(_) | Op::Fault(_) | Op::Fadvise(_) | Op::Readahead(_) | Op::Madvise(_) => true,
+            Op::PunchHole(_)
+            | Op::ZeroRange(_)
+            | Op::CollapseRange(_)
+            | Op::InsertRange(_)
+            | Op::Dedupe(_)
+            | Op::Store(_)
+            | Op::Write(_)
+            | Op::Syncfs(_) => false,
+        }
+    }
+}
