@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 /// What a trial can show for itself.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Evidence {
     /// Rounds raced.
     pub rounds: u64,
@@ -44,7 +43,6 @@ pub struct Evidence {
 
 /// What one filler (or dirtier) did.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct FillerEvidence {
     /// The actor's name in the scenario.
     pub actor: String,
@@ -70,8 +68,9 @@ pub struct FillerEvidence {
 }
 
 /// Rounds of one actor by the best contact that any of its calls had with the invalidator.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
 pub struct Contact {
     /// Began and ended within the operation.
     pub inside: u64,
@@ -85,7 +84,6 @@ pub struct Contact {
 
 /// The least evidence for `safe`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Floor {
     /// Overlapped rounds, for every filler.
     pub overlapped: u64,
@@ -97,13 +95,16 @@ pub struct Floor {
 
 impl Default for Floor {
     fn default() -> Self {
-        Floor { overlapped: 1000, filled: 100, reused_blocks: 0 }
+        Floor {
+            overlapped: 1000,
+            filled: 100,
+            reused_blocks: 0,
+        }
     }
 }
 
 /// Where the actors ran.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Placement {
     /// The actor's name.
     pub actor: String,

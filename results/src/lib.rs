@@ -5,9 +5,26 @@
 //! whatever happens to the runner.
 
 pub mod evidence;
+pub mod exit_code;
+pub mod explain_failure;
+pub mod export;
+pub mod journal;
+pub mod json;
+pub mod markdown;
+pub mod notes;
+pub mod rate;
 pub mod record;
+pub mod schema;
+pub mod table;
+pub mod terminal;
+mod text;
 pub mod verdict;
 
 pub use evidence::{Contact, Evidence, FillerEvidence, Floor, Placement};
-pub use record::{Answer, Confirmation, Phase, Record, Via, Violation, SCHEMA_VERSION};
+pub use explain_failure::explain_failure;
+pub use export::{Exporter, Style, exporter, exporters};
+pub use journal::{Journal, JournalError, read_records};
+pub use record::{Answer, Confirmation, Phase, Record, SCHEMA_VERSION, Via, Violation};
+pub use schema::record_schema_json;
+pub use table::Summary;
 pub use verdict::{Expectation, Verdict, Where};

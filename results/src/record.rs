@@ -105,7 +105,6 @@ pub enum Via {
 
 /// One observation that no legal order of the operations explains.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Violation {
     /// What it amounts to.
     pub verdict: Verdict,
@@ -141,7 +140,6 @@ pub struct Violation {
 
 /// The four answers of DESIGN section 3.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Confirmation {
     /// Read again after a pause.
     pub again: Answer,
@@ -159,7 +157,7 @@ pub struct Confirmation {
 
 /// What a confirming observation showed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[serde(rename_all = "kebab-case")]
 pub enum Answer {
     /// Nothing wrong any more.
     Legal,

@@ -1,0 +1,183 @@
+//! The table as people see it at the end of a run. Fits the given width: first by shorter verdict
+//! words, then by standing the columns in several tables.
+
+use comfy_table::{Attribute, Cell as TextCell, Color, Table, presets};
+
+use crate::Verdict;
+use crate::export::{Exporter, Style};
+use crate::notes::{EMPTY, counts_lines, legend};
+use crate::table::{Block, Cell, Mark, Summary, Words};
+use crate::text::{clean, push_wrapped};
+
+/// The terminal format.
+#[derive(Debug, Clone, Copy)]
+pub struct Terminal {
+    /// Width and colours.
+    pub style: Style,
+}
+
+impl Exporter for Terminal {
+    fn name(&self) -> &'static str {
+        "terminal"
+    }
+
+    fn render(&self, summary: &Summary) -> String {
+        let mut out = String::new();
+        for block in &summary.blocks {
+            self.block(&mut out, block);
+        }
+        if summary.blocks.is_empty() {
+            out.push_str("no trials\n");
+        }
+        for line in counts_lines(summary) {
+            push_wrapped(&mut out, "", &line, self.style.width);
+        }
+        out
+    }
+}
+
+impl Terminal {
+    fn block(&self, out: &mut String, block: &Block) {
+        let title = format!("kernel {} {}", block.kernel, block.kernel_version);
+        push_wrapped(out, "", &title, self.style.width);
+        let (words, tables) = self.arrange(block);
+        for columns in tables {
+            out.push_str(&render(&self.table(block, &columns, words)));
+            out.push('\n');
+        }
+        let legend = legend(block, words);
+        let deep = legend
+            .iter()
+            .map(|(sign, _)| sign.chars().count())
+            .max()
+            .unwrap_or(0);
+        for (sign, meaning) in legend {
+            push_wrapped(
+                out,
+                &format!("  {sign:deep$}  "),
+                &meaning,
+                self.style.width,
+            );
+        }
+        if !block.notes.is_empty() {
+            out.push('\n');
+        }
+        for note in &block.notes {
+            push_wrapped(out, "- ", &note.line(), self.style.width);
+        }
+        out.push('\n');
+    }
+
+    /// The most readable arrangement that fits: full words before short ones, few tables before many.
+    fn arrange(&self, block: &Block) -> (Words, Vec<Vec<usize>>) {
+        let all: Vec<usize> = (0..block.columns.len()).collect();
+        let (controls, targets): (Vec<usize>, Vec<usize>) =
+            all.iter().partition(|c| block.columns[**c].control);
+        let apart: Vec<Vec<usize>> = [targets, controls]
+            .into_iter()
+            .filter(|g| !g.is_empty())
+            .collect();
+        for (words, tables) in [
+            (Words::Full, vec![all.clone()]),
+            (Words::Full, apart.clone()),
+            (Words::Short, vec![all]),
+            (Words::Short, apart.clone()),
+        ] {
+            if tables
+                .iter()
+                .all(|columns| self.fits(&self.table(block, columns, words)))
+            {
+                return (words, tables);
+            }
+        }
+        let split = apart
+            .iter()
+            .flat_map(|columns| self.split(block, columns))
+            .collect();
+        (Words::Short, split)
+    }
+
+    /// As many columns in each table as fit, at least one.
+    fn split(&self, block: &Block, mut columns: &[usize]) -> Vec<Vec<usize>> {
+        let mut tables = Vec::new();
+        while !columns.is_empty() {
+            let fits = |n: &usize| self.fits(&self.table(block, &columns[..*n], Words::Short));
+            let fitting = (1..=columns.len()).rev().find(fits).unwrap_or(1);
+            let (now, later) = columns.split_at(fitting);
+            tables.push(now.to_vec());
+            columns = later;
+        }
+        tables
+    }
+
+    fn fits(&self, table: &Table) -> bool {
+        let mut plain = table.clone();
+        plain.force_no_tty();
+        render(&plain)
+            .lines()
+            .all(|line| line.chars().count() <= self.style.width)
+    }
+
+    fn table(&self, block: &Block, columns: &[usize], words: Words) -> Table {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        if self.style.color {
+            table.enforce_styling();
+        } else {
+            table.force_no_tty();
+        }
+        let mut header = vec![TextCell::new("")];
+        header.extend(
+            columns
+                .iter()
+                .map(|&c| self.header(&block.columns[c].target)),
+        );
+        table.set_header(header);
+        for row in &block.rows {
+            let mut line = vec![TextCell::new(clean(&row.scenario))];
+            line.extend(
+                columns
+                    .iter()
+                    .map(|&c| self.cell(row.cells[c].as_ref(), words)),
+            );
+            table.add_row(line);
+        }
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 2));
+        }
+        table
+    }
+
+    fn header(&self, target: &str) -> TextCell {
+        let cell = TextCell::new(clean(target));
+        if self.style.color {
+            cell.add_attribute(Attribute::Bold)
+        } else {
+            cell
+        }
+    }
+
+    fn cell(&self, cell: Option<&Cell>, words: Words) -> TextCell {
+        let Some(cell) = cell else {
+            return TextCell::new(EMPTY);
+        };
+        let text = TextCell::new(cell.label(words));
+        if !self.style.color {
+            return text;
+        }
+        match (cell.mark, cell.verdict()) {
+            (Some(Mark::Unexpected), _) => text.fg(Color::Red).add_attribute(Attribute::Bold),
+            (Some(Mark::Fixed), _) => text.fg(Color::Cyan),
+            (Some(Mark::Known), _) => text.fg(Color::Yellow),
+            (None, Verdict::Safe) => text.fg(Color::Green),
+            (None, Verdict::Error | Verdict::Inconclusive) => text.fg(Color::Magenta),
+            (None, _) => text.fg(Color::DarkGrey),
+        }
+    }
+}
+
+fn render(table: &Table) -> String {
+    let mut text = table.trim_fmt();
+    text.push('\n');
+    text
+}

@@ -1,0 +1,8 @@
+//! What this crate promises to the bench and to those who read its files.
+
+mod exit_codes;
+mod golden;
+mod journal;
+mod reports;
+mod samples;
+mod schema;
