@@ -4,7 +4,9 @@
 pub mod catalog;
 mod check;
 pub mod diagnostics;
+pub mod explain;
 pub mod grammar;
+pub mod known;
 mod layout;
 pub mod load;
 pub mod model;
@@ -12,11 +14,16 @@ pub mod named;
 pub mod op;
 mod outline;
 pub mod range;
+pub mod schema;
 mod wire;
 
 pub use catalog::{catalog, find, matches_glob};
 pub use diagnostics::{Diagnostic, Diagnostics};
+pub use explain::{explain, one_line};
 pub use grammar::GrammarError;
+pub use known::{
+    KernelVersion, Kernels, KnownIssue, expectation, known_issues, load_issue, match_issue,
+};
 pub use load::{load, load_bytes, load_file};
 pub use model::{
     Actor, Capability, Content, EvidenceSpec, Expect, FileSpec, Holds, Repeat, Role, Round,
@@ -25,3 +32,4 @@ pub use model::{
 pub use named::Named;
 pub use op::{DedupeArgs, Effect, MadviseAdvice, MadviseArgs, NoArgs, OnRange, Op, ReadArgs};
 pub use range::{Anchor, Geometry, Position, RangeError, RangeExpr, Size, Unit};
+pub use schema::schema_json;

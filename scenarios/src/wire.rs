@@ -8,6 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::known::KernelVersion;
 use crate::{RangeExpr, Repeat, Size};
 
 /// Anything read from one string.
@@ -85,4 +86,10 @@ text_form!(Repeat, "`once` or `while NAME`", None, {
     "description": "How often within a round: `once`, or `while NAME` of the invalidator.",
     "type": "string",
     "pattern": "^(once|while .+)$"
+});
+
+text_form!(KernelVersion, "a kernel version in quotes, such as \"5.10\"", None, {
+    "description": "A kernel version in quotes: MAJOR.MINOR or MAJOR.MINOR.PATCH.",
+    "type": "string",
+    "pattern": "^[0-9]+\\.[0-9]+(\\.[0-9]+)?$"
 });

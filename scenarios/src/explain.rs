@@ -1,0 +1,317 @@
+//! A scenario in words, for a reader who has never seen one: what races what, when what is checked, and
+//! what proves that the race took place.
+
+use std::fmt::Write;
+
+use crate::{Actor, Content, Geometry, Holds, Op, Repeat, Role, Scenario};
+
+const WIDTH: usize = 96;
+/// A column of the timeline is at most so wide.
+const COLUMN: usize = 34;
+const USUAL: Geometry = Geometry {
+    page: 4096,
+    block: 4096,
+};
+
+/// Name, operation and racers in one line, for lists.
+pub fn one_line(s: &Scenario) -> String {
+    let racing: Vec<String> = s.racers().map(|(_, a)| words(a)).collect();
+    format!(
+        "{:<32} {} × {}",
+        s.scenario,
+        s.operation().word(),
+        racing.join(" + ")
+    )
+}
+
+/// The whole explanation, in plain text.
+pub fn explain(s: &Scenario) -> String {
+    let mut out = String::new();
+    _ = writeln!(out, "{}", s.scenario);
+    paragraph(&mut out, "    ", &s.claim);
+    paragraph(&mut out, "    ", &format!("From: {}", s.source));
+    section(&mut out, "What races what");
+    files(&mut out, s);
+    actors(&mut out, s);
+    section(&mut out, "One round");
+    timeline(&mut out, s);
+    section(&mut out, "What is checked, and when");
+    checks(&mut out, s);
+    section(&mut out, "What proves that the race took place");
+    proofs(&mut out, s);
+    out
+}
+
+fn section(out: &mut String, title: &str) {
+    _ = writeln!(out, "\n{title}");
+}
+
+/// Writes words wrapped and indented; lines after the first are indented below the text.
+fn paragraph(out: &mut String, indent: &str, text: &str) {
+    let below = " ".repeat(indent.chars().count());
+    let mut line = indent.to_owned();
+    let mut empty = true;
+    for word in text.split_whitespace() {
+        if !empty && line.chars().count() + 1 + word.chars().count() > WIDTH {
+            _ = writeln!(out, "{line}");
+            line = below.clone();
+            empty = true;
+        }
+        if !empty {
+            line.push(' ');
+        }
+        line.push_str(word);
+        empty = false;
+    }
+    _ = writeln!(out, "{line}");
+}
+
+fn words(a: &Actor) -> String {
+    a.ops.iter().map(Op::word).collect::<Vec<_>>().join(", ")
+}
+
+fn files(out: &mut String, s: &Scenario) {
+    for (name, file) in s.files.iter() {
+        let content = match &file.content {
+            Content::Stamped if file.witness => {
+                "stamped; a witness, which must come through unharmed".to_owned()
+            }
+            Content::Stamped => "every block stamped with its place and a generation".to_owned(),
+            Content::Empty => "to be written by the reuser".to_owned(),
+            Content::SameAs(other) => format!("the same bytes as `{other}`"),
+        };
+        paragraph(
+            out,
+            "    ",
+            &format!("File `{name}`, {}: {content}.", file.size),
+        );
+    }
+    paragraph(
+        out,
+        "    ",
+        &format!(
+            "A round races one chunk of `{}`, {}; a pass is {} rounds (at pages and blocks of {} bytes), \
+             then the files are prepared anew.",
+            s.round.on,
+            s.round.chunk,
+            s.chunks(USUAL),
+            USUAL.page
+        ),
+    );
+}
+
+fn actors(out: &mut String, s: &Scenario) {
+    let width = s.actors.iter().map(|(n, _)| n.len()).max().unwrap_or(0);
+    for (name, a) in s.actors.iter() {
+        let part = match a.role {
+            Role::Invalidator => "the invalidator, once a round",
+            Role::Filler => "fills the page cache",
+            Role::Dirtier => "changes pages",
+            Role::Reuser => "takes the freed blocks, once after each pass",
+        };
+        let mut text = format!(
+            "{part}: {}",
+            a.ops
+                .iter()
+                .map(described)
+                .collect::<Vec<_>>()
+                .join("; then ")
+        );
+        if let Repeat::While(whom) = &a.repeat {
+            text += &format!("; again and again until `{whom}` has returned");
+        }
+        if a.cold {
+            text += "; its pages are absent from the page cache at the gate";
+        }
+        paragraph(out, &format!("    {name:<width$}  "), &format!("{text}."));
+    }
+}
+
+/// An operation and its operands in words.
+fn described(op: &Op) -> String {
+    let on = match op.operands() {
+        (Some((file, range)), Some(into)) => format!(" of `{range}` of `{file}` into `{into}`"),
+        (Some((file, range)), None) => format!(" of `{range}` of `{file}`"),
+        (None, _) => String::new(),
+    };
+    format!("{}{on}", system_call(op))
+}
+
+fn system_call(op: &Op) -> &'static str {
+    match op {
+        Op::PunchHole(_) => "fallocate(PUNCH_HOLE)",
+        Op::ZeroRange(_) => "fallocate(ZERO_RANGE)",
+        Op::CollapseRange(_) => "fallocate(COLLAPSE_RANGE)",
+        Op::InsertRange(_) => "fallocate(INSERT_RANGE)",
+        Op::Read(a) if a.nowait => "preadv2(RWF_NOWAIT)",
+        Op::Read(a) if a.direct => "an O_DIRECT read",
+        Op::Read(_) => "read(2)",
+        Op::Fault(_) => "loads through its own mapping",
+        Op::Fadvise(_) => "posix_fadvise(WILLNEED)",
+        Op::Readahead(_) => "readahead(2)",
+        Op::Madvise(a) => match a.advice {
+            crate::MadviseAdvice::Willneed => "madvise(WILLNEED)",
+            crate::MadviseAdvice::PopulateRead => "madvise(POPULATE_READ)",
+        },
+        Op::Dedupe(_) => "ioctl(FIDEDUPERANGE)",
+        Op::Store(_) => "stores through its own mapping",
+        Op::Write(_) => "pwrite(2)",
+        Op::Syncfs(_) => "syncfs(2)",
+    }
+}
+
+/// Actors as columns, time downward.
+fn timeline(out: &mut String, s: &Scenario) {
+    let (invalidator, first) = s.invalidator();
+    let mut columns = vec![column(invalidator, first)];
+    columns.extend(s.racers().map(|(n, a)| column(n, a)));
+    let height = columns.iter().map(Vec::len).max().unwrap_or(0);
+    let widths: Vec<usize> = columns
+        .iter()
+        .map(|c| c.iter().map(|l| l.chars().count()).max().unwrap_or(0))
+        .collect();
+    let mut row = |cells: Vec<String>, between: &str| {
+        _ = writeln!(out, "    {}", cells.join(between).trim_end());
+    };
+    for i in 0..height {
+        let cells = columns.iter().zip(&widths).map(|(column, width)| {
+            let cell = column.get(i).map_or("", String::as_str);
+            format!("{cell:<width$}")
+        });
+        row(cells.collect(), " | ");
+        if i == 0 || i == 1 || i + 1 == height {
+            row(widths.iter().map(|w| "-".repeat(*w)).collect(), "-+-");
+        }
+    }
+    row(
+        vec!["all have returned: the chunk is judged".to_owned()],
+        "",
+    );
+    if let Some((name, a)) = s.actors.iter().find(|(_, a)| a.role == Role::Reuser) {
+        row(
+            vec![format!(
+                "after the last round of the pass: {name} does {}",
+                words(a)
+            )],
+            "",
+        );
+    }
+}
+
+fn column(name: &str, a: &Actor) -> Vec<String> {
+    let mut lines = vec![name.to_owned(), "at the gate".to_owned()];
+    for op in &a.ops {
+        let range = op
+            .operands()
+            .0
+            .map_or(String::new(), |(_, r)| r.text.clone());
+        let cell = format!("{} {range}", op.word());
+        if cell.chars().count() <= COLUMN {
+            lines.push(cell.trim_end().to_owned());
+        } else {
+            lines.extend([op.word().to_owned(), format!("  {range}")]);
+        }
+    }
+    lines.push(match &a.repeat {
+        Repeat::Once => "returns".to_owned(),
+        Repeat::While(whom) => format!("again until {whom} returns"),
+    });
+    lines
+}
+
+fn must_hold(s: &Scenario) -> String {
+    let what = match s.expect.is {
+        Holds::Zeros => "zeros",
+        Holds::Shifted => "what stood at the place it now shows",
+        Holds::Written => "what was stored or written last",
+        Holds::Unchanged => "what it held before",
+    };
+    format!(
+        "`{}` of `{}` holds {what}",
+        s.expect.range,
+        s.expected_file()
+    )
+}
+
+fn checks(out: &mut String, s: &Scenario) {
+    let ops = || s.racers().flat_map(|(_, a)| &a.ops);
+    let seen = if ops().any(Op::observes) {
+        "every byte that a racer gets is what was there before the operation or what it makes of it; \
+         old bytes are legal only if the call began before the operation returned; another file's or \
+         nobody's bytes never are."
+    } else {
+        "the racers return no bytes; they are judged by what they leave behind."
+    };
+    paragraph(out, "    in the race      ", seen);
+    let mut mappings: Vec<&str> = s
+        .racers()
+        .filter(|(_, a)| a.ops.iter().any(Op::maps))
+        .map(|(n, _)| n)
+        .collect();
+    mappings.dedup();
+    let through = if mappings.is_empty() {
+        "through read(2), then directly".to_owned()
+    } else {
+        format!(
+            "through the own mapping of {}, then read(2), then directly",
+            mappings.join(" and ")
+        )
+    };
+    let after = format!(
+        "{}, {through}; otherwise `stale`, or worse by whose bytes they are.",
+        must_hold(s)
+    );
+    paragraph(out, "    after the round  ", &after);
+    paragraph(
+        out,
+        "    evicted          ",
+        "the same once the pages are proved to be gone from the page cache (where there is a device \
+         below); otherwise `stale-mapping`.",
+    );
+    let witnesses: Vec<String> = s
+        .files
+        .iter()
+        .filter(|(_, f)| f.witness)
+        .map(|(n, _)| format!("`{n}`"))
+        .collect();
+    let mut remounted = "the same after unmount, fsck and remount; fsck finds no damage".to_owned();
+    if !witnesses.is_empty() {
+        remounted += &format!("; {} unchanged; otherwise `damaged`", witnesses.join(", "));
+    }
+    paragraph(out, "    remounted        ", &format!("{remounted}."));
+}
+
+fn proofs(out: &mut String, s: &Scenario) {
+    let floor = s.evidence.floor();
+    let mut lines = vec![format!(
+        "at least {} rounds in which each racer's call overlapped the operation;",
+        floor.overlapped
+    )];
+    if s.racers().any(|(_, a)| a.role == Role::Filler) {
+        lines.push(format!(
+            "at least {} rounds in which each filler really filled: the pages were absent at the gate \
+             and it brought them in;",
+            floor.filled
+        ));
+    }
+    if floor.reused_blocks > 0 {
+        lines.push(format!(
+            "at least {} freed blocks proved to be in another file's hands;",
+            floor.reused_blocks
+        ));
+    }
+    for (name, share) in s.evidence.outcomes.iter() {
+        lines.push(format!(
+            "at least {share} % of the overlapped rounds in which {} says `{name}`;",
+            s.operation().word()
+        ));
+    }
+    for line in lines {
+        paragraph(out, "    ", &line);
+    }
+    paragraph(
+        out,
+        "    ",
+        "below that, the verdict is `inconclusive`, never `safe`.",
+    );
+}

@@ -1,0 +1,100 @@
+//! The known issues say of 5.10 and 6.1 what the thread says.
+
+use punchbench_results::{Expectation, Verdict};
+use punchbench_scenarios::{KernelVersion, catalog, expectation, known_issues, match_issue};
+
+const BULLSEYE: &str = "5.10.0-35-amd64";
+const BOOKWORM: &str = "6.1.0-40-amd64";
+
+#[test]
+fn racy_cells_of_5_10() {
+    let safe = [
+        "punch-while-fault",
+        "collapse-while-fault",
+        "dedupe-while-store",
+    ];
+    for s in catalog() {
+        let name = s.scenario.as_str();
+        for (target, driver) in [
+            ("ext4", "ext4"),
+            ("ext4:1k", "ext4"),
+            ("ext3", "ext4"),
+            ("ext2", "ext4"),
+            ("f2fs", "f2fs"),
+        ] {
+            let issue = match_issue(name, target, driver, BULLSEYE);
+            assert_eq!(issue.is_none(), safe.contains(&name), "{name} on {target}");
+            assert!(issue.is_none_or(|i| i.verdicts.contains(&Verdict::Stale)));
+            assert_eq!(match_issue(name, target, driver, BOOKWORM), None);
+            assert_eq!(match_issue(name, target, driver, "5.15.0"), None);
+        }
+        for (target, driver) in [
+            ("xfs", "xfs"),
+            ("btrfs", "btrfs"),
+            ("tmpfs", "tmpfs"),
+            ("ext2", "ext2"),
+            ("reference:none", "reference"),
+        ] {
+            assert_eq!(
+                match_issue(name, target, driver, BULLSEYE),
+                None,
+                "{name} on {target}"
+            );
+        }
+    }
+}
+
+#[test]
+fn releases() {
+    for (text, version) in [
+        ("5.10.0-35-amd64", KernelVersion(5, 10, 0)),
+        ("6.18.44-fc", KernelVersion(6, 18, 44)),
+        ("7.2~rc3", KernelVersion(7, 2, 0)),
+        ("5.15-rc1", KernelVersion(5, 15, 0)),
+        ("6.12.107+deb13-amd64", KernelVersion(6, 12, 107)),
+        ("4.19.", KernelVersion(4, 19, 0)),
+    ] {
+        assert_eq!(text.parse(), Ok(version), "{text}");
+    }
+    for text in [
+        "",
+        "6",
+        "x6.1",
+        "6.x",
+        "6..1",
+        ".6.1",
+        "6.99999999999",
+        "6.1.2.3x.4",
+    ] {
+        let parsed = text.parse::<KernelVersion>();
+        assert!(parsed.is_err(), "{text}: {parsed:?}");
+    }
+    assert!(
+        KernelVersion(5, 9, 20) < KernelVersion(5, 10, 0),
+        "by number, not by letter"
+    );
+    assert!(
+        !known_issues()[0]
+            .kernels
+            .contain("a kernel without a number")
+    );
+}
+
+#[test]
+fn expectations() {
+    let issue = match_issue("punch-while-read", "ext4", "ext4", BULLSEYE);
+    assert!(issue.is_some());
+    for v in Verdict::ALL {
+        let without = match v {
+            Verdict::Safe | Verdict::Unsupported | Verdict::Skipped => Expectation::Expected,
+            _ => Expectation::Unexpected,
+        };
+        assert_eq!(expectation(&v, None), without, "{v}");
+        let with = match v {
+            Verdict::Safe => Expectation::Fixed,
+            Verdict::Stale => Expectation::Expected,
+            _ => without,
+        };
+        assert_eq!(expectation(&v, issue), with, "{v}");
+    }
+}
