@@ -1,1 +1,24 @@
-//! placeholder
+//! Other kernels for punchbench: found or fetched, packed with the program into an initramfs, booted
+//! under QEMU, and listened to. The same program runs the same trials there; it is the guest's init.
+//!
+//! Host: [`KernelSpec`] → [`Kernel`] → [`GuestRun`] → [`GuestOutcome`]. Guest: [`init`].
+
+mod console;
+mod cpio;
+mod debian;
+mod error;
+mod host;
+pub mod init;
+mod initramfs;
+mod kernel;
+mod modules;
+mod qemu;
+mod run;
+mod sources;
+mod wire;
+
+pub use error::GuestError;
+pub use kernel::{Kernel, KernelSpec};
+pub use modules::{Closure, Module, ModuleIndex};
+pub use qemu::Accel;
+pub use run::{FailedModule, GuestEnd, GuestOutcome, GuestRun};

@@ -1,0 +1,111 @@
+//! The guest's console, read as it comes: kept whole in a file if that was asked for, its last lines in
+//! memory, and searched for the kernel's own account of its end.
+
+use std::fs::File;
+use std::io::{self, Write};
+
+/// Enough for a panic with its backtraces.
+const KEPT: usize = 64 << 10;
+/// How many lines a result carries.
+const TAIL_LINES: usize = 40;
+
+const PANIC: &str = "Kernel panic - not syncing";
+/// How an x86 kernel opens the report of an oops.
+const OOPSES: [&str; 6] = [
+    "Oops: ",
+    "BUG: unable to handle",
+    "BUG: kernel NULL pointer",
+    "kernel BUG at ",
+    "general protection fault",
+    "invalid opcode: 0000",
+];
+
+/// What was printed.
+#[derive(Debug, Default)]
+pub(crate) struct Console {
+    log: Option<File>,
+    recent: Vec<u8>,
+    panicked: bool,
+    oopsed: bool,
+}
+
+impl Console {
+    pub(crate) fn new(log: Option<File>) -> Self {
+        Self {
+            log,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if let Some(log) = &mut self.log {
+            log.write_all(bytes)?;
+        }
+        // A line may come in pieces: search from the start of the last unfinished one.
+        let from = self
+            .recent
+            .iter()
+            .rposition(|&byte| byte == b'\n')
+            .map_or(0, |at| at + 1);
+        self.recent.extend_from_slice(bytes);
+        let new = String::from_utf8_lossy(&self.recent[from..]);
+        self.panicked |= new.contains(PANIC);
+        self.oopsed |= OOPSES.iter().any(|oops| new.contains(oops));
+        let excess = self.recent.len().saturating_sub(KEPT);
+        self.recent.drain(..excess);
+        Ok(())
+    }
+
+    pub(crate) fn panicked(&self) -> bool {
+        self.panicked
+    }
+
+    pub(crate) fn oopsed(&self) -> bool {
+        self.oopsed
+    }
+
+    pub(crate) fn tail(&self) -> Vec<String> {
+        let text = String::from_utf8_lossy(&self.recent);
+        let lines: Vec<&str> = text
+            .lines()
+            .map(str::trim_end)
+            .filter(|line| !line.is_empty())
+            .collect();
+        lines[lines.len().saturating_sub(TAIL_LINES)..]
+            .iter()
+            .map(|&line| line.to_owned())
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_found_in_pieces_and_remembered() {
+        let mut console = Console::default();
+        console.add(b"booting\r\n[ 1.0] Kernel pa").expect("add");
+        assert!(!console.panicked());
+        console.add(b"nic - not syncing: Fatal\r\n").expect("add");
+        assert!(console.panicked() && !console.oopsed());
+        for _ in 0..100 {
+            console
+                .add(&[b"x".repeat(1023), b"\n".to_vec()].concat())
+                .expect("add");
+        }
+        assert!(console.panicked());
+        assert!(console.recent.len() <= KEPT);
+        assert_eq!(console.tail().len(), TAIL_LINES);
+    }
+
+    #[test]
+    fn an_oops_is_no_panic() {
+        let mut console = Console::default();
+        console
+            .add(b"BUG: kernel NULL pointer dereference, address: 0\n")
+            .expect("add");
+        assert!(console.oopsed() && !console.panicked());
+        assert_eq!(console.tail().len(), 1);
+    }
+}

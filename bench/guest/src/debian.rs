@@ -1,0 +1,349 @@
+//! `debian:SUITE`: the suite's kernel package, fetched with apt from this machine's own mirror into a
+//! cache. apt gets a private state, so neither the system's package lists nor its packages are touched,
+//! and root is not needed; it verifies signatures as it always does.
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::unistd::{Uid, User, chown};
+
+use crate::error::{GuestError, IoContext};
+use crate::host;
+use crate::kernel::{Kernel, image_release};
+use crate::sources::{Mirrors, debian_keyring};
+
+const ETC_APT: &str = "/etc/apt";
+const ARCHITECTURE: &str = "amd64";
+/// The package that always depends on the suite's current kernel.
+const META_PACKAGE: &str = "linux-image-amd64";
+/// The packages that hold the kernel itself; what else it depends on is of no use in a guest.
+const KERNEL_PACKAGES: [&str; 3] = ["linux-image-", "linux-binary-", "linux-modules-"];
+/// A dependency chain longer than this is not a kernel's.
+const MAX_PACKAGES: usize = 8;
+
+/// The suite's kernel, from the cache or else from the mirror.
+pub(crate) fn fetch(suite: &str) -> Result<Kernel, GuestError> {
+    let cache = cache_dir()?;
+    fs::create_dir_all(&cache).context("create the kernel cache", &cache)?;
+    let home = cache.join(format!("debian-{suite}"));
+    // One fetch at a time; who waited here finds the other's work done.
+    let lock_path = cache.join("lock");
+    let lock = File::create(&lock_path).context("create", &lock_path)?;
+    lock.lock().context("lock", &lock_path)?;
+    if !home.is_dir() {
+        remove_unfinished(&cache)?;
+        let partial = tempfile::Builder::new()
+            .prefix(PARTIAL)
+            .tempdir_in(&cache)
+            .context("create a directory in", &cache)?;
+        let tree = partial.path().join("tree");
+        download(suite, &tree)?;
+        index_modules(&tree)?;
+        find_kernel(suite, &tree)?;
+        fs::rename(&tree, &home).context("move the fetched kernel to", &home)?;
+    }
+    find_kernel(suite, &home)
+}
+
+const PARTIAL: &str = "partial-";
+
+/// What a killed fetch left; the lock is held, so nobody is at work in it.
+fn remove_unfinished(cache: &Path) -> Result<(), GuestError> {
+    for entry in fs::read_dir(cache).context("read", cache)?.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(PARTIAL) {
+            fs::remove_dir_all(entry.path()).context("remove", &entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Where fetched kernels live.
+fn cache_dir() -> Result<PathBuf, GuestError> {
+    let base = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .filter(|dir| dir.is_absolute());
+    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
+    base.or_else(home)
+        .map(|dir| dir.join("punchbench/kernels"))
+        .ok_or_else(|| GuestError::Io {
+            action: "choose a cache directory: set HOME or",
+            path: "XDG_CACHE_HOME".into(),
+            source: std::io::ErrorKind::NotFound.into(),
+        })
+}
+
+/// Unpacks the suite's kernel packages into `tree`.
+fn download(suite: &str, tree: &Path) -> Result<(), GuestError> {
+    let purpose = "a Debian kernel is fetched with it";
+    let package = "apt, or give --kernel a path";
+    let dpkg_deb = host::require(
+        "dpkg-deb",
+        "a Debian kernel is unpacked with it",
+        "dpkg, or give --kernel a path",
+    )?;
+    let apt = Apt::new(
+        suite,
+        host::require("apt-get", purpose, package)?,
+        host::require("apt-cache", purpose, package)?,
+    )?;
+    let update = apt.update();
+    let packages = apt
+        .kernel_packages()
+        .map_err(|error| match (error, update) {
+            // The reason is the mirror's, not the search's.
+            (GuestError::NoPackage { package, suite, .. }, said) => GuestError::NoPackage {
+                package,
+                suite,
+                output: said,
+            },
+            (other, _) => other,
+        })?;
+    let archives = apt.download(&packages)?;
+    fs::create_dir(tree).context("create", tree)?;
+    for archive in archives {
+        host::run(
+            Command::new(&dpkg_deb)
+                .arg("--extract")
+                .arg(&archive)
+                .arg(tree),
+        )?;
+    }
+    Ok(())
+}
+
+/// apt with a state of its own, for one suite.
+struct Apt {
+    suite: String,
+    get: PathBuf,
+    cache: PathBuf,
+    dir: tempfile::TempDir,
+}
+
+impl Apt {
+    fn new(suite: &str, get: PathBuf, cache: PathBuf) -> Result<Self, GuestError> {
+        let mirrors = Mirrors::read(Path::new(ETC_APT))?;
+        if mirrors.is_empty() {
+            return Err(GuestError::NoMirror {
+                etc_apt: ETC_APT.into(),
+                suite: suite.to_owned(),
+            });
+        }
+        let keyring = debian_keyring()?;
+        let dir = tempfile::Builder::new()
+            .prefix("punchbench-apt-")
+            .permissions(fs::Permissions::from_mode(0o755))
+            .tempdir()
+            .context("create a directory in", &std::env::temp_dir())?;
+        let apt = Self {
+            suite: suite.to_owned(),
+            get,
+            cache,
+            dir,
+        };
+        for sub in [
+            "state/lists/partial",
+            "cache/archives/partial",
+            "sources",
+            "download",
+        ] {
+            let path = apt.path(sub);
+            fs::create_dir_all(&path).context("create", &path)?;
+        }
+        // Run by root, apt hands downloads to this user, who must be able to write there.
+        if Uid::effective().is_root()
+            && let Ok(Some(user)) = User::from_name("_apt")
+        {
+            let path = apt.path("download");
+            chown(&path, Some(user.uid), Some(user.gid)).context("give away", &path)?;
+        }
+        apt.write("state/status", "")?;
+        apt.write(
+            "sources/suite.sources",
+            &mirrors.sources_for(suite, ARCHITECTURE, &keyring),
+        )?;
+        apt.write("apt.conf", &apt.configuration())?;
+        Ok(apt)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<(), GuestError> {
+        let path = self.path(name);
+        fs::write(&path, text).context("write", &path)
+    }
+
+    /// Comes after the system's configuration: proxies and credentials stay, state and hooks do not.
+    fn configuration(&self) -> String {
+        let dir = self.dir.path().display();
+        format!(
+            "#clear APT::Update::Pre-Invoke;\n#clear APT::Update::Post-Invoke;\n\
+             #clear APT::Update::Post-Invoke-Success;\n\
+             Dir::State \"{dir}/state\";\nDir::State::status \"{dir}/state/status\";\n\
+             Dir::Cache \"{dir}/cache\";\nDir::Etc::SourceList \"/dev/null\";\n\
+             Dir::Etc::SourceParts \"{dir}/sources\";\nDir::Etc::Preferences \"/dev/null\";\n\
+             Dir::Etc::PreferencesParts \"/dev/null\";\n\
+             APT::Architecture \"{ARCHITECTURE}\";\n#clear APT::Architectures;\n\
+             APT::Architectures:: \"{ARCHITECTURE}\";\n"
+        )
+    }
+
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command
+            .arg("--config-file")
+            .arg(self.path("apt.conf"))
+            .arg("--quiet=2");
+        command.current_dir(self.path("download"));
+        command
+    }
+
+    /// Reads the package lists, and gives what apt said. Some mirrors lack some of a suite's parts
+    /// (an old suite's updates), so a failure here is only one if the package is not found.
+    fn update(&self) -> String {
+        match host::output(self.command(&self.get).arg("update")) {
+            Ok(said) => host::tail(&said),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    /// The packages that together hold the kernel, found from the one that depends on them.
+    fn kernel_packages(&self) -> Result<Vec<String>, GuestError> {
+        let mut packages = vec![META_PACKAGE.to_owned()];
+        let mut next = 0;
+        while let Some(package) = packages.get(next).cloned() {
+            let show = host::output(self.command(&self.cache).args([
+                "show",
+                "--no-all-versions",
+                &package,
+            ]));
+            let found = match &show {
+                Ok(control) => kernel_depends(&String::from_utf8_lossy(control)),
+                Err(_) => Vec::new(),
+            };
+            if show.is_err() || (next == 0 && found.is_empty()) {
+                return Err(GuestError::NoPackage {
+                    package,
+                    suite: self.suite.clone(),
+                    output: String::new(),
+                });
+            }
+            for name in found {
+                if !packages.contains(&name) && packages.len() < MAX_PACKAGES {
+                    packages.push(name);
+                }
+            }
+            next += 1;
+        }
+        Ok(packages.split_off(1))
+    }
+
+    fn download(&self, packages: &[String]) -> Result<Vec<PathBuf>, GuestError> {
+        host::run(self.command(&self.get).arg("download").args(packages))?;
+        let dir = self.path("download");
+        let files = fs::read_dir(&dir)
+            .context("read", &dir)?
+            .flatten()
+            .map(|entry| entry.path());
+        Ok(files
+            .filter(|path| path.extension().is_some_and(|e| e == "deb"))
+            .collect())
+    }
+}
+
+/// The kernel packages that a package's control stanza depends on.
+fn kernel_depends(control: &str) -> Vec<String> {
+    let depends = control.lines().filter_map(|line| {
+        line.strip_prefix("Depends:")
+            .or_else(|| line.strip_prefix("Pre-Depends:"))
+    });
+    let names = depends
+        .flat_map(|list| list.split([',', '|']))
+        .filter_map(|one| one.split_whitespace().next());
+    names
+        .map(|name| name.split(':').next().unwrap_or(name))
+        .filter(|name| {
+            KERNEL_PACKAGES
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
+        })
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Packages leave the index of modules to the machine that installs them.
+fn index_modules(tree: &Path) -> Result<(), GuestError> {
+    let (usr, lib) = (tree.join("usr/lib/modules"), tree.join("lib"));
+    if usr.is_dir() && !lib.exists() {
+        std::os::unix::fs::symlink("usr/lib", &lib).context("link", &lib)?;
+    }
+    let modules = tree.join("lib/modules");
+    let depmod = host::require(
+        "depmod",
+        "a fetched kernel's modules are indexed with it",
+        "kmod",
+    )?;
+    for entry in fs::read_dir(&modules).context("read", &modules)?.flatten() {
+        if !entry.path().join("modules.dep").exists() {
+            host::run(
+                Command::new(&depmod)
+                    .arg("-b")
+                    .arg(tree)
+                    .arg(entry.file_name()),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn find_kernel(suite: &str, tree: &Path) -> Result<Kernel, GuestError> {
+    let boot = tree.join("boot");
+    let mut images: Vec<PathBuf> = fs::read_dir(&boot)
+        .context("read", &boot)?
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| {
+            path.file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-"))
+        })
+        .collect();
+    images.sort();
+    let image = images.pop().ok_or_else(|| GuestError::BadImage {
+        path: boot.clone(),
+        why: "the package holds no vmlinuz; remove the directory to fetch it anew".to_owned(),
+    })?;
+    let release = image_release(&image)?;
+    let modules = tree.join("lib/modules").join(&release);
+    if !modules.join("modules.dep").is_file() {
+        return Err(GuestError::BadImage {
+            path: modules,
+            why: "the modules are not indexed; remove the directory to fetch them anew".to_owned(),
+        });
+    }
+    Ok(Kernel {
+        name: format!("debian:{suite}"),
+        image,
+        release,
+        modules: Some(modules),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_is_found_through_the_meta_package() {
+        let meta = "Package: linux-image-amd64\nDepends: linux-image-6.1.0-9-amd64 (= 6.1.27-1)\nSuggests: linux-image-x\n";
+        assert_eq!(kernel_depends(meta), ["linux-image-6.1.0-9-amd64"]);
+        let image = "Pre-Depends: linux-modules-7-amd64 (= 7)\nDepends: kmod, linux-base (>= 4.3~), \
+                     initramfs-tools | linux-initramfs-tool, linux-binary-7-amd64:amd64\n";
+        assert_eq!(
+            kernel_depends(image),
+            ["linux-modules-7-amd64", "linux-binary-7-amd64"]
+        );
+    }
+}

@@ -1,0 +1,305 @@
+//! The guest's whole root: the program as init, the tools it calls, the libraries of all of them, the
+//! kernel's modules and what to do, in one archive. Files keep the paths they have on the host, and
+//! symbolic links stay links (mkfs.ext4 is one to mke2fs, and tools look at the name they are called by).
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::BufWriter;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Component, Path, PathBuf};
+use std::process::Command;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cpio::Archive;
+use crate::error::{GuestError, IoContext};
+use crate::host;
+use crate::modules::{Module, read_module};
+
+/// What the guest's init reads to know what to do.
+pub(crate) const ORDERS_PATH: &str = "/punchbench.json";
+/// Where the program itself lies in the guest.
+pub(crate) const PROGRAM_PATH: &str = "/init";
+
+const DIRECTORIES: [&str; 10] = [
+    "/dev", "/proc", "/sys", "/tmp", "/run", "/mnt", "/root", "/etc", "/var", "/modules",
+];
+/// Settings that tools look for; each is packed if the host has it. The last lets the loader find
+/// libraries outside the usual directories.
+const SETTINGS: [&str; 4] = [
+    "/etc/mke2fs.conf",
+    "/etc/passwd",
+    "/etc/group",
+    "/etc/ld.so.cache",
+];
+/// Longer chains of links are loops.
+const MAX_LINKS: usize = 40;
+
+/// What init is to do.
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Orders {
+    /// The command line, run as [`PROGRAM_PATH`].
+    pub(crate) argv: Vec<String>,
+    /// In load order.
+    pub(crate) modules: Vec<ModuleOrder>,
+}
+
+/// A module to load in the guest.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ModuleOrder {
+    pub(crate) name: String,
+    pub(crate) path: String,
+    pub(crate) required: bool,
+}
+
+/// What goes into an initramfs.
+#[derive(Debug)]
+pub(crate) struct Contents<'a> {
+    pub(crate) program: &'a Path,
+    pub(crate) argv: &'a [String],
+    /// Names of programs; those the host lacks are left out and returned.
+    pub(crate) tools: &'a [String],
+    pub(crate) modules: &'a [Module],
+}
+
+impl Contents<'_> {
+    /// Writes the archive to `path` and gives the tools that are not installed here.
+    pub(crate) fn write(&self, path: &Path) -> Result<Vec<String>, GuestError> {
+        let file = File::create(path).context("create", path)?;
+        let mut pack = Pack {
+            archive: Archive::new(BufWriter::new(file)),
+            out: path,
+            packed: BTreeSet::new(),
+        };
+        pack.skeleton()?;
+        let mut missing = Vec::new();
+        for tool in self.tools {
+            match host::find(tool) {
+                Some(file) => pack.executable(&file)?,
+                None => missing.push(tool.clone()),
+            }
+        }
+        for setting in SETTINGS.map(Path::new) {
+            if setting.exists() {
+                pack.host_path(setting)?;
+            }
+        }
+        pack.libraries(self.program)?;
+        pack.copy(self.program, PROGRAM_PATH)?;
+        let modules = pack.modules(self.modules)?;
+        let orders = Orders {
+            argv: self.argv.to_vec(),
+            modules,
+        };
+        let orders = serde_json::to_vec(&orders).expect("strings always serialize");
+        pack.put(ORDERS_PATH, 0o644, &orders)?;
+        pack.archive.finish().context("write", path)?;
+        Ok(missing)
+    }
+}
+
+struct Pack<'a> {
+    archive: Archive<BufWriter<File>>,
+    out: &'a Path,
+    packed: BTreeSet<PathBuf>,
+}
+
+impl Pack<'_> {
+    fn skeleton(&mut self) -> Result<(), GuestError> {
+        for directory in DIRECTORIES {
+            self.packed.insert(directory.into());
+            self.archive
+                .directory(directory)
+                .context("write", self.out)?;
+        }
+        // Open as init's output before init could mount anything.
+        self.archive
+            .character_device("/dev/console", 0o600, (5, 1))
+            .context("write", self.out)?;
+        self.archive
+            .symlink("/etc/mtab", b"/proc/self/mounts")
+            .context("write", self.out)
+    }
+
+    /// A program of the host with all it needs to start.
+    fn executable(&mut self, path: &Path) -> Result<(), GuestError> {
+        self.host_path(path)?;
+        self.libraries(path)
+    }
+
+    fn libraries(&mut self, program: &Path) -> Result<(), GuestError> {
+        for library in libraries(program)? {
+            self.host_path(&library)?;
+        }
+        Ok(())
+    }
+
+    /// A host's path with all its directories and links, each once.
+    fn host_path(&mut self, path: &Path) -> Result<(), GuestError> {
+        self.follow(path, 0)
+    }
+
+    fn follow(&mut self, path: &Path, links: usize) -> Result<(), GuestError> {
+        let mut here = PathBuf::from("/");
+        let mut parts = path.components();
+        while let Some(part) = parts.next() {
+            match part {
+                Component::Normal(name) => here.push(name),
+                Component::ParentDir => {
+                    here.pop();
+                    continue;
+                }
+                _ => continue,
+            }
+            let kind = fs::symlink_metadata(&here).context("look at", &here)?;
+            let new = self.packed.insert(here.clone());
+            let name = here.to_string_lossy().into_owned();
+            if kind.is_symlink() {
+                let target = fs::read_link(&here).context("read the link", &here)?;
+                if new {
+                    self.archive
+                        .symlink(&name, target.as_os_str().as_bytes())
+                        .context("write", self.out)?;
+                }
+                if links == MAX_LINKS {
+                    let looped = std::io::Error::from(nix::errno::Errno::ELOOP);
+                    return Err(looped).context("follow the link", path);
+                }
+                here.pop();
+                return self.follow(&here.join(target).join(parts.as_path()), links + 1);
+            } else if kind.is_dir() {
+                if new {
+                    self.archive.directory(&name).context("write", self.out)?;
+                }
+            } else if new {
+                self.copy(&here.clone(), &name)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn copy(&mut self, from: &Path, to: &str) -> Result<(), GuestError> {
+        let mode = fs::metadata(from)
+            .context("look at", from)?
+            .permissions()
+            .mode();
+        let data = fs::read(from).context("read", from)?;
+        self.put(to, mode, &data)
+    }
+
+    fn put(&mut self, name: &str, mode: u32, data: &[u8]) -> Result<(), GuestError> {
+        self.archive
+            .file(name, mode, data)
+            .context("write", self.out)
+    }
+
+    fn modules(&mut self, modules: &[Module]) -> Result<Vec<ModuleOrder>, GuestError> {
+        let mut orders = Vec::new();
+        for module in modules {
+            let path = format!("/modules/{}.ko", module.name);
+            self.put(&path, 0o644, &read_module(&module.path)?)?;
+            orders.push(ModuleOrder {
+                name: module.name.clone(),
+                path,
+                required: module.required,
+            });
+        }
+        Ok(orders)
+    }
+}
+
+/// The shared libraries a program starts with, and its loader.
+fn libraries(program: &Path) -> Result<Vec<PathBuf>, GuestError> {
+    let ldd = host::require(
+        "ldd",
+        "a guest's libraries are found with it",
+        "libc-bin (glibc elsewhere)",
+    )?;
+    match host::output(Command::new(ldd).arg(program)) {
+        Ok(text) => parse_ldd(program, &String::from_utf8_lossy(&text)),
+        // A static program or a script has none.
+        Err(GuestError::Program { output, .. }) if output.contains("not a dynamic executable") => {
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// `name => /path (address)`, `/loader (address)`, `linux-vdso.so.1 (address)`
+fn parse_ldd(program: &Path, text: &str) -> Result<Vec<PathBuf>, GuestError> {
+    let mut paths = Vec::new();
+    for line in text.lines().map(str::trim) {
+        if line.ends_with("=> not found") {
+            return Err(GuestError::BadImage {
+                path: program.to_owned(),
+                why: format!("a library is missing: {line}"),
+            });
+        }
+        let found = line.split_once(" => ").map_or(line, |(_, path)| path);
+        let path = found.split(" (").next().unwrap_or_default();
+        if path.starts_with('/') {
+            paths.push(path.into());
+        }
+    }
+    Ok(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ldd_lines() {
+        let text = "\tlinux-vdso.so.1 (0x1)\n\tlibc.so.6 => /lib/x/libc.so.6 (0x2)\n\t/lib64/ld.so (0x3)\n";
+        let program = Path::new("/p");
+        let expected = [
+            PathBuf::from("/lib/x/libc.so.6"),
+            PathBuf::from("/lib64/ld.so"),
+        ];
+        assert_eq!(parse_ldd(program, text).expect("libraries"), expected);
+        assert!(
+            parse_ldd(program, "\tstatically linked\n")
+                .expect("static")
+                .is_empty()
+        );
+        assert!(parse_ldd(program, "\tlibx.so => not found\n").is_err());
+    }
+
+    #[test]
+    fn links_are_kept_and_everything_is_packed_once() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let root = fs::canonicalize(dir.path()).expect("canonical");
+        fs::create_dir_all(root.join("usr/sbin")).expect("mkdir");
+        fs::write(root.join("usr/sbin/mke2fs"), "#!/bin/true").expect("write");
+        let link = |target: &str, at: &str| {
+            std::os::unix::fs::symlink(target, root.join(at)).expect("link")
+        };
+        link("usr/sbin", "sbin");
+        link("mke2fs", "usr/sbin/mkfs.ext4");
+        link("loop", "loop");
+        let out = root.join("out.cpio");
+        let mut pack = Pack {
+            archive: Archive::new(BufWriter::new(File::create(&out).expect("create"))),
+            out: &out,
+            packed: BTreeSet::new(),
+        };
+        pack.host_path(&root.join("sbin/mkfs.ext4")).expect("pack");
+        pack.host_path(&root.join("sbin/mkfs.ext4"))
+            .expect("pack again");
+        assert!(pack.host_path(&root.join("loop")).is_err());
+        assert!(pack.host_path(&root.join("nothing")).is_err());
+        pack.archive.finish().expect("finish");
+        let text = fs::read_to_string(&out).expect("read");
+        let name = |path: &str| {
+            format!(
+                "{}/{path}\0",
+                root.to_string_lossy().trim_start_matches('/')
+            )
+        };
+        for path in ["sbin", "usr/sbin", "usr/sbin/mkfs.ext4", "usr/sbin/mke2fs"] {
+            assert_eq!(text.matches(&name(path)).count(), 1, "{path}");
+        }
+        assert_eq!(text.matches("#!/bin/true").count(), 1);
+    }
+}

@@ -1,0 +1,311 @@
+//! A whole run of the program in a guest: pack, boot, pass the records on, and say how it ended.
+
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::console::Console;
+use crate::error::{GuestError, IoContext};
+use crate::initramfs::Contents;
+use crate::kernel::Kernel;
+use crate::modules::{Closure, ModuleIndex};
+use crate::qemu::{self, Accel, Ended, Limits, Machine};
+use crate::wire::{Control, Decoder, Frame};
+
+/// A guest that has not said hello under KVM by then never will; the fastest machine needs no more
+/// than a second or two.
+const KVM_PROOF: Duration = Duration::from_secs(20);
+/// Between the guest's last word and its power-off.
+const POWER_OFF: Duration = Duration::from_secs(10);
+
+/// Set when KVM failed once: it will not do better the next time.
+static KVM_FAILED: AtomicBool = AtomicBool::new(false);
+
+/// The program, run on another kernel.
+#[derive(Debug, Clone)]
+pub struct GuestRun {
+    /// The kernel to boot.
+    pub kernel: Kernel,
+    /// The program that becomes the guest's init, and then runs `argv`. It must call
+    /// [`crate::init::run`] when [`crate::init::is_guest_init`].
+    pub program: PathBuf,
+    /// Its command line in the guest, starting with its name. It writes its records, one a line, to
+    /// [`crate::init::RECORDS_PATH`].
+    pub argv: Vec<String>,
+    /// Programs of the host to take along, such as `mkfs.ext4`.
+    pub tools: Vec<String>,
+    /// Modules (names or aliases) to load, with all they need.
+    pub modules: Vec<String>,
+    /// The guest's memory, which holds the images too.
+    pub memory_mib: u32,
+    /// The guest's CPUs.
+    pub cpus: u32,
+    /// How long it may take altogether.
+    pub deadline: Duration,
+    /// How long neither a record nor a word on the console may come.
+    pub silence: Duration,
+    /// Where to keep all that the console said.
+    pub console_log: Option<PathBuf>,
+}
+
+/// How a run in a guest went.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GuestOutcome {
+    /// How it ended.
+    pub end: GuestEnd,
+    /// The last lines on the console.
+    pub console_tail: Vec<String>,
+    /// The release the guest's kernel reported; none if init never ran.
+    pub release: Option<String>,
+    /// From QEMU's start to init's first word.
+    pub boot: Option<Duration>,
+    /// How the guest was run.
+    pub accel: Accel,
+    /// How many records came.
+    pub records: u64,
+    /// Modules that did not load, with the reason.
+    pub failed_modules: Vec<FailedModule>,
+    /// Modules asked for that this kernel does not have.
+    pub missing_modules: Vec<String>,
+    /// Tools asked for that are not installed here.
+    pub missing_tools: Vec<String>,
+    /// Lines that were damaged on the way; possible only where the guest did not end in good order.
+    pub damaged: u64,
+}
+
+/// How a guest ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GuestEnd {
+    /// The program ended with this exit code (128 + N if signal N killed it), and so did the machine.
+    Done {
+        /// The exit code.
+        exit: i32,
+    },
+    /// The kernel panicked.
+    Panic,
+    /// The kernel oopsed, and the program did not end after it.
+    Oops,
+    /// The time was up.
+    Hung {
+        /// Whether because nothing came for too long (else because all of it took too long).
+        silent: bool,
+    },
+    /// The machine ended without a word why.
+    EarlyExit {
+        /// QEMU's exit status and what it said.
+        qemu: String,
+    },
+}
+
+/// A module that did not load.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedModule {
+    /// Its name.
+    pub name: String,
+    /// Whether something asked for cannot work without it.
+    pub required: bool,
+    /// The kernel's answer.
+    pub error: String,
+}
+
+impl GuestRun {
+    /// Boots the kernel and runs the program in it; `on_line` gets each record line as it comes.
+    /// Blocks until the guest has ended; nothing of it is left then, nor when this process is killed.
+    pub fn run(self, on_line: &mut dyn FnMut(&str)) -> Result<GuestOutcome, GuestError> {
+        qemu::find()?;
+        let started = Instant::now();
+        let dir = tempfile::Builder::new()
+            .prefix("punchbench-guest-")
+            .tempdir()
+            .context("create a directory in", &std::env::temp_dir())?;
+        let closure = match &self.kernel.modules {
+            Some(modules) => ModuleIndex::read(modules)?.closure(&self.modules),
+            None => Closure::default(),
+        };
+        let initramfs = dir.path().join("initramfs");
+        let contents = Contents {
+            program: &self.program,
+            argv: &self.argv,
+            tools: &self.tools,
+            modules: &closure.load,
+        };
+        let missing_tools = contents.write(&initramfs)?;
+        let mut machine = Machine {
+            image: &self.kernel.image,
+            initramfs: &initramfs,
+            memory_mib: self.memory_mib,
+            cpus: self.cpus,
+            accel: Accel::Tcg,
+        };
+        let until = started + self.deadline;
+        let mut outcome = None;
+        if qemu::kvm_opens() && !KVM_FAILED.load(Ordering::Relaxed) {
+            machine.accel = Accel::Kvm;
+            let proof = Limits {
+                until: until.min(Instant::now() + KVM_PROOF),
+                silence: self.silence,
+            };
+            let proved = self.boot(&machine, proof, until, on_line)?;
+            if proved.boot.is_some() {
+                outcome = Some(proved);
+            } else {
+                KVM_FAILED.store(true, Ordering::Relaxed);
+                machine.accel = Accel::Tcg;
+            }
+        }
+        let mut outcome = match outcome {
+            Some(outcome) => outcome,
+            None => self.boot(
+                &machine,
+                Limits {
+                    until,
+                    silence: self.silence,
+                },
+                until,
+                on_line,
+            )?,
+        };
+        outcome.missing_modules = closure.missing;
+        outcome.missing_tools = missing_tools;
+        Ok(outcome)
+    }
+
+    /// One boot, within `limits` until init says hello and from then on until `until`.
+    fn boot(
+        &self,
+        machine: &Machine,
+        limits: Limits,
+        until: Instant,
+        on_line: &mut dyn FnMut(&str),
+    ) -> Result<GuestOutcome, GuestError> {
+        let log = self.console_log.as_deref();
+        let log = log
+            .map(|path| File::create(path).context("create", path))
+            .transpose()?;
+        let mut console = Console::new(log);
+        let mut talk = Talk::new(until, machine.accel);
+        let mut qemu = machine.start()?;
+        let mut on_records = |bytes: &[u8], limits: &mut Limits| -> io::Result<()> {
+            talk.hear(bytes, limits, on_line);
+            Ok(())
+        };
+        let ended = qemu
+            .watch(&mut console, limits, &mut on_records)
+            .context("read from", self.kernel.image.as_path())?;
+        drop(qemu);
+        talk.conclude(ended, &console)
+    }
+}
+
+/// What the guest has said so far.
+struct Talk {
+    decoder: Decoder,
+    started: Instant,
+    until: Instant,
+    outcome: GuestOutcome,
+    done: Option<i32>,
+    setup_failed: Option<String>,
+    first_damage: Option<String>,
+}
+
+impl Talk {
+    fn new(until: Instant, accel: Accel) -> Self {
+        Self {
+            decoder: Decoder::default(),
+            started: Instant::now(),
+            until,
+            outcome: GuestOutcome {
+                end: GuestEnd::Panic,
+                console_tail: Vec::new(),
+                release: None,
+                boot: None,
+                accel,
+                records: 0,
+                failed_modules: Vec::new(),
+                missing_modules: Vec::new(),
+                missing_tools: Vec::new(),
+                damaged: 0,
+            },
+            done: None,
+            setup_failed: None,
+            first_damage: None,
+        }
+    }
+
+    fn hear(&mut self, bytes: &[u8], limits: &mut Limits, on_line: &mut dyn FnMut(&str)) {
+        for frame in self.decoder.feed(bytes) {
+            match frame {
+                Ok(Frame::Record(line)) => {
+                    self.outcome.records += 1;
+                    on_line(&line);
+                }
+                Ok(Frame::Control(control)) => self.note(control, limits),
+                Err(damage) => self.damage(damage),
+            }
+        }
+    }
+
+    fn note(&mut self, control: Control, limits: &mut Limits) {
+        match control {
+            Control::Hello { release } => {
+                self.outcome.release = Some(release);
+                self.outcome.boot = Some(self.started.elapsed());
+                limits.until = self.until;
+            }
+            Control::ModuleFailed {
+                name,
+                required,
+                error,
+            } => {
+                self.outcome.failed_modules.push(FailedModule {
+                    name,
+                    required,
+                    error,
+                });
+            }
+            Control::SetupFailed { error } => {
+                self.setup_failed = Some(error);
+                limits.until = limits.until.min(Instant::now() + POWER_OFF);
+            }
+            Control::Done { exit } => {
+                self.done = Some(exit);
+                limits.until = limits.until.min(Instant::now() + POWER_OFF);
+            }
+        }
+    }
+
+    fn damage(&mut self, damage: String) {
+        self.outcome.damaged += 1;
+        self.first_damage.get_or_insert(damage);
+    }
+
+    fn conclude(mut self, ended: Ended, console: &Console) -> Result<GuestOutcome, GuestError> {
+        if let Some(rest) = self.decoder.rest() {
+            self.damage(rest);
+        }
+        if let Some(error) = self.setup_failed {
+            return Err(GuestError::GuestSetup(error));
+        }
+        self.outcome.console_tail = console.tail();
+        self.outcome.end = match (self.done, ended) {
+            // A machine that did not switch itself off after that has been switched off.
+            (Some(exit), _) => GuestEnd::Done { exit },
+            (None, _) if console.panicked() => GuestEnd::Panic,
+            (None, _) if console.oopsed() => GuestEnd::Oops,
+            (None, Ended::Deadline) => GuestEnd::Hung { silent: false },
+            (None, Ended::Silence) => GuestEnd::Hung { silent: true },
+            (None, Ended::Exited(status, said)) => GuestEnd::EarlyExit {
+                qemu: format!("{status} {said}").trim().to_owned(),
+            },
+        };
+        match (&self.outcome.end, self.first_damage) {
+            (GuestEnd::Done { .. }, Some(first)) => Err(GuestError::Damaged {
+                count: self.outcome.damaged,
+                first,
+            }),
+            _ => Ok(self.outcome),
+        }
+    }
+}
