@@ -13,15 +13,7 @@ pub fn read_nowait(file: BorrowedFd<'_>, at: u64, buf: &mut [u8]) -> io::Result<
         iov_len: buf.len(),
     };
     // SAFETY: the one iovec describes `buf`, which is ours to write for the length of the call.
-    let got = unsafe {
-        libc::preadv2(
-            file.as_raw_fd(),
-            &iovec,
-            1,
-            offset(at)?,
-            libc::RWF_NOWAIT,
-        )
-    };
+    let got = unsafe { libc::preadv2(file.as_raw_fd(), &iovec, 1, offset(at)?, libc::RWF_NOWAIT) };
     usize::try_from(got).map_err(|_| io::Error::last_os_error())
 }
 
@@ -45,7 +37,12 @@ pub struct Deduped {
 }
 
 /// ioctl(FIDEDUPERANGE) of one range of `file` into the same offsets of `into`.
-pub fn dedupe(file: BorrowedFd<'_>, at: u64, len: u64, into: BorrowedFd<'_>) -> io::Result<Deduped> {
+pub fn dedupe(
+    file: BorrowedFd<'_>,
+    at: u64,
+    len: u64,
+    into: BorrowedFd<'_>,
+) -> io::Result<Deduped> {
     /// A request with one destination.
     #[repr(C)]
     struct Request {
@@ -122,14 +119,19 @@ pub fn direct_align(file: BorrowedFd<'_>) -> io::Result<DirectAlign> {
     if rc != 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(match (stat.stx_mask & libc::STATX_DIOALIGN, stat.stx_dio_offset_align) {
-        (0, _) => DirectAlign::Unknown,
-        (_, 0) => DirectAlign::None,
-        (_, offset) => DirectAlign::Align {
-            memory: stat.stx_dio_mem_align,
-            offset,
+    Ok(
+        match (
+            stat.stx_mask & libc::STATX_DIOALIGN,
+            stat.stx_dio_offset_align,
+        ) {
+            (0, _) => DirectAlign::Unknown,
+            (_, 0) => DirectAlign::None,
+            (_, offset) => DirectAlign::Align {
+                memory: stat.stx_dio_mem_align,
+                offset,
+            },
         },
-    })
+    )
 }
 
 /// A buffer whose address is a multiple of what direct I/O may ask for.

@@ -1,0 +1,145 @@
+//! Setting the files up between passes, and finding out whether a direct read is direct.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+use nix::libc;
+use punchbench_race::{DirectIo, FileId, Stage, SubjectError};
+use punchbench_sys::extents::extents;
+use punchbench_sys::io::{AlignedBuf, DirectAlign, direct_align};
+use punchbench_sys::map::{Mapping, Protection, page_size};
+
+use super::evict::evict;
+use super::{SubjectOptions, failed, refuses_direct};
+
+/// The coordinator's descriptors.
+#[derive(Debug)]
+pub(super) struct SyscallStage {
+    dir: File,
+    files: Vec<(String, File)>,
+    direct: DirectIo,
+    step: Vec<u8>,
+    options: SubjectOptions,
+}
+
+impl SyscallStage {
+    pub(super) fn new(
+        path: &Path,
+        dir: File,
+        options: SubjectOptions,
+    ) -> Result<SyscallStage, SubjectError> {
+        let direct =
+            probe_direct(path).map_err(failed("the probe of O_DIRECT", &path.to_string_lossy()))?;
+        Ok(SyscallStage {
+            dir,
+            files: Vec::new(),
+            direct,
+            step: vec![0; options.step.max(1)],
+            options,
+        })
+    }
+
+    /// Takes over the next file of the scenario, in its order.
+    pub(super) fn add(&mut self, name: &str, file: File) {
+        self.files.push((name.to_owned(), file));
+    }
+}
+
+/// The file with a number, and its name.
+fn file(files: &[(String, File)], id: FileId) -> Result<(&str, &File), SubjectError> {
+    match files.get(usize::from(id)) {
+        Some((name, file)) => Ok((name, file)),
+        None => Err(failed("find", &format!("file {id}"))(
+            io::ErrorKind::NotFound,
+        )),
+    }
+}
+
+impl Stage for SyscallStage {
+    fn page(&self) -> u64 {
+        page_size() as u64
+    }
+
+    fn prepare(
+        &mut self,
+        id: FileId,
+        size: u64,
+        fill: &mut dyn FnMut(u64, &mut [u8]),
+    ) -> Result<(), SubjectError> {
+        let (name, file) = file(&self.files, id)?;
+        file.set_len(0).map_err(failed("ftruncate", name))?;
+        let mut at = 0;
+        while at < size {
+            let len = (size - at).min(self.step.len() as u64);
+            let piece = &mut self.step[..len as usize];
+            fill(at, piece);
+            file.write_all_at(piece, at)
+                .map_err(failed("write", name))?;
+            at += len;
+        }
+        file.sync_all().map_err(failed("fsync", name))
+    }
+
+    fn blocks(
+        &mut self,
+        id: FileId,
+        range: Range<u64>,
+    ) -> Result<Option<Vec<(u64, u64, u64)>>, SubjectError> {
+        let (name, file) = file(&self.files, id)?;
+        let found = extents(file.as_fd(), range).map_err(failed("FIEMAP", name))?;
+        Ok(found.map(|found| found.iter().map(|e| (e.at, e.device, e.len)).collect()))
+    }
+
+    fn commit(&mut self) -> Result<(), SubjectError> {
+        nix::unistd::syncfs(&self.dir).map_err(failed("syncfs", "the mount"))
+    }
+
+    fn direct(&self) -> DirectIo {
+        self.direct
+    }
+
+    fn cache_is_store(&self) -> bool {
+        self.options.cache_is_store
+    }
+}
+
+/// Reads an evicted file with O_DIRECT and looks whether its pages came into the page cache: data=journal,
+/// compression and others open with O_DIRECT and then read through the cache. What cannot be evicted in
+/// the first place counts as buffered, since it would confirm nothing.
+fn probe_direct(dir: &Path) -> io::Result<DirectIo> {
+    // Above any filesystem's inline data.
+    const SIZE: u64 = 128 << 10;
+    let named = tempfile::Builder::new()
+        .prefix("direct-probe-")
+        .tempfile_in(dir)?;
+    let file = named.as_file();
+    let mut buf = AlignedBuf::new(SIZE as usize, 4096);
+    buf.fill(0x5a);
+    file.write_all_at(&buf, 0)?;
+    if direct_align(file.as_fd())? == DirectAlign::None {
+        return Ok(DirectIo::None);
+    }
+    let direct = File::options()
+        .read(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(named.path());
+    let direct = match direct {
+        Ok(direct) => direct,
+        Err(error) if refuses_direct(&error) => return Ok(DirectIo::None),
+        Err(error) => return Err(error),
+    };
+    let probe = Mapping::new(file.as_fd(), SIZE, Protection::Read)?;
+    if !evict(file, &probe, 0..SIZE)? {
+        return Ok(DirectIo::Buffered);
+    }
+    match direct.read_at(&mut buf, 0) {
+        Ok(_) if probe.any_resident(0..SIZE)? => Ok(DirectIo::Buffered),
+        Ok(_) => Ok(DirectIo::Real),
+        Err(error) if refuses_direct(&error) => Ok(DirectIo::None),
+        Err(error) => Err(error),
+    }
+}
