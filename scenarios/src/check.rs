@@ -363,12 +363,12 @@ impl Checker<'_> {
             };
             if idle && !actor.ops.is_empty() {
                 let (role, lacks) = match actor.role {
-                    Role::Invalidator => ("invalidator", "that removes, moves or shares blocks"),
-                    Role::Filler => ("filler", "that can instantiate pages"),
-                    Role::Dirtier => ("dirtier", "that stores or writes"),
-                    Role::Reuser => ("reuser", "that writes"),
+                    Role::Invalidator => ("an invalidator", "that removes, moves or shares blocks"),
+                    Role::Filler => ("a filler", "that can instantiate pages"),
+                    Role::Dirtier => ("a dirtier", "that stores or writes"),
+                    Role::Reuser => ("a reuser", "that writes"),
                 };
-                let message = format!("`{name}` is a {role} without an operation {lacks}");
+                let message = format!("`{name}` is {role} without an operation {lacks}");
                 self.at_key(&["actors", name, "do"], message, "here", None);
             }
         }

@@ -126,11 +126,7 @@ impl Diagnostics {
         match &item.span {
             None => elements.push(Origin::path(self.origin.as_str()).into()),
             Some(span) => {
-                // An empty span would show no caret; one past the end still shows the last line.
-                let mut visible = self.boundary(span.start)..self.boundary(span.end);
-                if visible.is_empty() {
-                    visible.end = self.boundary(visible.start + 1);
-                }
+                let visible = self.visible(span);
                 let mut snippet = Snippet::source(self.source.as_str())
                     .path(self.origin.as_str())
                     .annotation(
@@ -150,6 +146,25 @@ impl Diagnostics {
             elements.push(Level::HELP.message(help.as_str()).into());
         }
         renderer.render(&[title.elements(elements)])
+    }
+
+    /// What the caret can stand under: an empty span takes the character at it, or before it at the
+    /// end of a line.
+    fn visible(&self, span: &Range<usize>) -> Range<usize> {
+        let (start, end) = (self.boundary(span.start), self.boundary(span.end));
+        if start < end {
+            return start..end;
+        }
+        match self.source[start..].chars().next() {
+            Some(c) if c != '\n' && c != '\r' => start..start + c.len_utf8(),
+            _ => {
+                let before = self.source[..start]
+                    .chars()
+                    .next_back()
+                    .filter(|c| *c != '\n');
+                start - before.map_or(0, char::len_utf8)..start
+            }
+        }
     }
 
     fn boundary(&self, at: usize) -> usize {

@@ -211,12 +211,29 @@ fn column(name: &str, a: &Actor) -> Vec<String> {
         } else {
             lines.extend([op.word().to_owned(), format!("  {range}")]);
         }
+        lines.extend(steps(op).iter().map(|step| format!("  {step}")));
     }
     lines.push(match &a.repeat {
         Repeat::Once => "returns".to_owned(),
         Repeat::While(whom) => format!("again until {whom} returns"),
     });
     lines
+}
+
+/// What it does in the kernel, as far as the race is about it.
+fn steps(op: &Op) -> &'static [&'static str] {
+    match op {
+        Op::PunchHole(_) => &["drops the pages", "frees the blocks"],
+        Op::ZeroRange(_) => &["drops the pages", "zeroes the blocks"],
+        Op::CollapseRange(_) => &["drops the pages", "frees the blocks, moves the rest down"],
+        Op::InsertRange(_) => &["drops the pages", "moves the blocks up"],
+        Op::Dedupe(_) => &["compares the pages", "shares the blocks"],
+        Op::Read(_) | Op::Fault(_) | Op::Fadvise(_) | Op::Readahead(_) | Op::Madvise(_) => {
+            &["finds no page, looks up the block", "brings the page in"]
+        }
+        Op::Store(_) => &["makes the page writable", "stores"],
+        Op::Write(_) | Op::Syncfs(_) => &[],
+    }
 }
 
 fn must_hold(s: &Scenario) -> String {

@@ -220,10 +220,7 @@ impl FromStr for RangeExpr {
             None => {
                 return r.fail(
                     0,
-                    format!(
-                        "`{}` is one position, not a range; write `START .. END`",
-                        text.trim()
-                    ),
+                    "one position is not a range; write `START .. END`, `chunk` or `file`",
                 );
             }
         };

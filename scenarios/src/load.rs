@@ -130,6 +130,10 @@ fn misshapen(e: &serde_yaml::Error, text: &str, tree: &Node) -> Diagnostic {
     {
         message = rest.to_owned();
     }
+    // serde names our types, which the file's author does not know.
+    if let Some((what, _)) = message.split_once(", expected struct ") {
+        message = format!("{what}, expected a map of keys and values");
+    }
     let Some((what, known)) = message.split_once(", expected ") else {
         return Diagnostic::new(message.replace("missing field", "missing key"), span)
             .label("here");

@@ -177,14 +177,22 @@ impl<'a> Walk<'a> {
 
     fn syntax(&self, e: &ScanError) -> Diagnostic {
         let at = self.byte(e.marker());
+        if e.info().contains("unknown anchor") {
+            return refused("an alias", at..at);
+        }
         let found =
             Diagnostic::new(format!("not valid YAML: {}", e.info()), Some(at..at)).label("here");
-        match sentence_with_colon(self.text, at) {
-            Some(key) => found.help(format!(
-                "`: ` begins a value; put the sentence after `{key}:` in double quotes"
-            )),
-            None => found,
-        }
+        let help = sentence_with_colon(self.text, at)
+            .map(|key| {
+                format!("`: ` begins a value; put the sentence after `{key}:` in double quotes")
+            })
+            .or_else(|| {
+                let line = unclosed_before(self.text, at)?;
+                Some(format!(
+                    "a bracket that opens in line {line} is not closed there"
+                ))
+            });
+        found.maybe_help(help)
     }
 
     fn document(&mut self) -> Result<Node, Diagnostic> {
@@ -341,4 +349,15 @@ fn sentence_with_colon(text: &str, at: usize) -> Option<&str> {
         let quoted = value.trim_start().starts_with(['"', '\'', '{', '[']);
         (!quoted && (value.contains(": ") || value.ends_with(':'))).then(|| key.trim())
     })
+}
+
+/// The last line up to an error that opens more brackets than it closes.
+fn unclosed_before(text: &str, at: usize) -> Option<usize> {
+    let count = |line: &str, brackets: &[char]| line.matches(brackets).count();
+    let open = |line: &str| count(line, &['[', '{']) > count(line, &[']', '}']);
+    let lines = text[..at.min(text.len())].lines().enumerate();
+    lines
+        .filter(|(_, line)| open(line))
+        .last()
+        .map(|(n, _)| n + 1)
 }
