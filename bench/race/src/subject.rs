@@ -103,6 +103,10 @@ pub trait Subject {
     /// head, stores and writes take it from there.
     fn perform(&mut self, call: &Call, buf: &mut [u8]) -> Outcome;
 
+    /// Called after the gate, just before the ticket that a call begins with. Only the fault injection
+    /// does anything here: it keeps an actor out of the race by waiting where no interval is open yet.
+    fn approach(&mut self, _call: &Call) {}
+
     /// What this actor has cost so far. Called once a round.
     fn usage(&mut self) -> Usage {
         Usage::default()
