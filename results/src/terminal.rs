@@ -85,7 +85,7 @@ impl Terminal {
         ] {
             if tables
                 .iter()
-                .all(|columns| self.fits(&self.table(block, columns, words)))
+                .all(|columns| self.fits(block, columns, words))
             {
                 return (words, tables);
             }
@@ -101,7 +101,7 @@ impl Terminal {
     fn split(&self, block: &Block, mut columns: &[usize]) -> Vec<Vec<usize>> {
         let mut tables = Vec::new();
         while !columns.is_empty() {
-            let fits = |n: &usize| self.fits(&self.table(block, &columns[..*n], Words::Short));
+            let fits = |n: &usize| self.fits(block, &columns[..*n], Words::Short);
             let fitting = (1..=columns.len()).rev().find(fits).unwrap_or(1);
             let (now, later) = columns.split_at(fitting);
             tables.push(now.to_vec());
@@ -110,11 +110,16 @@ impl Terminal {
         tables
     }
 
-    fn fits(&self, table: &Table) -> bool {
-        let mut plain = table.clone();
-        plain.force_no_tty();
-        render(&plain)
-            .lines()
+    /// Measured without colours: their escape sequences take no room.
+    fn fits(&self, block: &Block, columns: &[usize], words: Words) -> bool {
+        let plain = Terminal {
+            style: Style {
+                color: false,
+                ..self.style
+            },
+        };
+        let text = render(&plain.table(block, columns, words));
+        text.lines()
             .all(|line| line.chars().count() <= self.style.width)
     }
 
@@ -127,19 +132,11 @@ impl Terminal {
             table.force_no_tty();
         }
         let mut header = vec![TextCell::new("")];
-        header.extend(
-            columns
-                .iter()
-                .map(|&c| self.header(&block.columns[c].target)),
-        );
+        header.extend(columns.iter().map(|&c| heading(&block.columns[c].target)));
         table.set_header(header);
         for row in &block.rows {
             let mut line = vec![TextCell::new(clean(&row.scenario))];
-            line.extend(
-                columns
-                    .iter()
-                    .map(|&c| self.cell(row.cells[c].as_ref(), words)),
-            );
+            line.extend(columns.iter().map(|&c| cell(row.cells[c].as_ref(), words)));
             table.add_row(line);
         }
         for column in table.column_iter_mut() {
@@ -147,32 +144,24 @@ impl Terminal {
         }
         table
     }
+}
 
-    fn header(&self, target: &str) -> TextCell {
-        let cell = TextCell::new(clean(target));
-        if self.style.color {
-            cell.add_attribute(Attribute::Bold)
-        } else {
-            cell
-        }
-    }
+fn heading(target: &str) -> TextCell {
+    TextCell::new(clean(target)).add_attribute(Attribute::Bold)
+}
 
-    fn cell(&self, cell: Option<&Cell>, words: Words) -> TextCell {
-        let Some(cell) = cell else {
-            return TextCell::new(EMPTY);
-        };
-        let text = TextCell::new(cell.label(words));
-        if !self.style.color {
-            return text;
-        }
-        match (cell.mark, cell.verdict()) {
-            (Some(Mark::Unexpected), _) => text.fg(Color::Red).add_attribute(Attribute::Bold),
-            (Some(Mark::Fixed), _) => text.fg(Color::Cyan),
-            (Some(Mark::Known), _) => text.fg(Color::Yellow),
-            (None, Verdict::Safe) => text.fg(Color::Green),
-            (None, Verdict::Error | Verdict::Inconclusive) => text.fg(Color::Magenta),
-            (None, _) => text.fg(Color::DarkGrey),
-        }
+fn cell(cell: Option<&Cell>, words: Words) -> TextCell {
+    let Some(cell) = cell else {
+        return TextCell::new(EMPTY);
+    };
+    let text = TextCell::new(cell.label(words));
+    match (cell.mark, cell.verdict()) {
+        (Some(Mark::Unexpected), _) => text.fg(Color::Red).add_attribute(Attribute::Bold),
+        (Some(Mark::Fixed), _) => text.fg(Color::Cyan),
+        (Some(Mark::Known), _) => text.fg(Color::Yellow),
+        (None, Verdict::Safe) => text.fg(Color::Green),
+        (None, Verdict::Error | Verdict::Inconclusive) => text.fg(Color::Magenta),
+        (None, _) => text.fg(Color::DarkGrey),
     }
 }
 

@@ -95,7 +95,7 @@ fn markdown_report() {
 
 #[test]
 fn a_narrow_terminal_is_never_overrun() {
-    for width in [60, 80, 100, 250] {
+    for width in 60..200 {
         let style = Style {
             width,
             color: false,
@@ -147,6 +147,32 @@ fn colours_only_when_asked_for() {
     .unwrap()
     .render(&summary);
     assert!(colored.contains("\x1b["));
+    let plain = exporter(
+        "terminal",
+        Style {
+            width: 100,
+            color: false,
+        },
+    )
+    .unwrap()
+    .render(&summary);
+    let stripped: Vec<String> = colored
+        .lines()
+        .map(|l| without_escapes(l).trim_end().to_owned())
+        .collect();
+    assert_eq!(
+        stripped,
+        plain.lines().collect::<Vec<_>>(),
+        "colours changed the layout"
+    );
+}
+
+fn without_escapes(text: &str) -> String {
+    let mut parts = text.split('\x1b');
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |done, part| {
+        done + part.split_once('m').map_or("", |(_, rest)| rest)
+    })
 }
 
 #[test]
@@ -236,7 +262,7 @@ fn failure_of_stale() {
     let mut failed = record("punch-while-read", "ext4", Verdict::Stale);
     let mut second = failed.violations[0].clone();
     second.confirmation = None;
-    (second.phase, second.clock) = (Phase::Race, [90, 120, 100, 131]);
+    (second.phase, second.clock) = (Phase::Race, [110, 120, 100, 131]);
     failed
         .violations
         .extend([second.clone(), second.clone(), second]);
@@ -255,6 +281,29 @@ fn failure_of_hung() {
         "  [<0>] xfs_ilock+0x4e/0x110\x1b[2J".into(),
     ];
     assert_golden("tests/golden/failure-hung.txt", &explain_failure(&hung));
+}
+
+#[test]
+fn the_order_of_observation_and_operation_is_told() {
+    let mut failed = record("punch-while-read", "ext4", Verdict::Stale);
+    for (clock, told) in [
+        (
+            [132, 140, 100, 131],
+            "began after the operation had returned",
+        ),
+        ([130, 140, 100, 131], "overlapped the operation"),
+        ([90, 101, 100, 131], "overlapped the operation"),
+        ([90, 99, 100, 131], "ended before the operation began"),
+        ([0, 0, 0, 0], "no clock was recorded"),
+    ] {
+        failed.violations[0].clock = clock;
+        // One line, however it was wrapped.
+        let text = explain_failure(&failed)
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ");
+        assert!(text.contains(told), "{clock:?}: {text}");
+    }
 }
 
 #[test]
