@@ -52,6 +52,11 @@ impl Diagnostic {
         self
     }
 
+    /// As an error; boxed, so that no result is large for its sake.
+    pub(crate) fn err<T>(self) -> Result<T, Box<Diagnostic>> {
+        Err(Box::new(self))
+    }
+
     pub(crate) fn maybe_help(mut self, help: Option<String>) -> Self {
         self.help = help.or(self.help);
         self

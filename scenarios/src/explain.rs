@@ -279,6 +279,14 @@ fn checks(out: &mut String, s: &Scenario) {
         must_hold(s)
     );
     paragraph(out, "    after the round  ", &after);
+    if let Op::Dedupe(a) = s.operation() {
+        let text = format!(
+            "`{}` of `{}` holds what it held before, and the answer (same, differs) fits the stores; \
+             otherwise `lost`, `foreign` or `wrong-result`.",
+            a.range, a.into
+        );
+        paragraph(out, "                     ", &text);
+    }
     paragraph(
         out,
         "    evicted          ",

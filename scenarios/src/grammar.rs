@@ -81,7 +81,7 @@ impl<'a> Reader<'a> {
             return self.fail(at, SIZE_FORMS);
         }
         let Ok(count) = digits.parse::<u64>() else {
-            return self.fail(at, format!("`{digits}` is too large"));
+            return self.fail(at, "too large");
         };
         self.skip_spaces();
         let unit_at = self.at;
@@ -101,7 +101,7 @@ impl<'a> Reader<'a> {
             MOST_UNITS
         };
         if count > most {
-            return self.fail(at, format!("`{digits}{word}` is too large"));
+            return self.fail(at, "too large");
         }
         Ok(Size {
             count: count << shift,

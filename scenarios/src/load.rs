@@ -63,7 +63,7 @@ pub(crate) fn parse<T: DeserializeOwned>(
     // A text too large to be walked is not kept for the message either.
     let kept = if text.len() > MOST_BYTES { "" } else { text };
     let fail = |items| Diagnostics::new(origin, kept, items);
-    let tree = outline(text).map_err(|d| fail(vec![d]))?;
+    let tree = outline(text).map_err(|d| fail(vec![*d]))?;
     let wrong = shape(&tree);
     if !wrong.is_empty() {
         return Err(fail(wrong));

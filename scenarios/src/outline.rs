@@ -84,7 +84,7 @@ impl Node {
 }
 
 /// Walks the text. Everything that YAML allows and a scenario does not is refused here.
-pub(crate) fn outline(text: &str) -> Result<Node, Diagnostic> {
+pub(crate) fn outline(text: &str) -> Result<Node, Box<Diagnostic>> {
     characters(text)?;
     let mut walk = Walk {
         parser: Parser::new_from_str(text),
@@ -100,42 +100,46 @@ pub(crate) fn outline(text: &str) -> Result<Node, Diagnostic> {
 }
 
 /// Tabs and control characters, before any parser trips over them in its own words.
-fn characters(text: &str) -> Result<(), Diagnostic> {
+fn characters(text: &str) -> Result<(), Box<Diagnostic>> {
     if text.len() > MOST_BYTES {
-        return Err(Diagnostic::new(
+        return Diagnostic::new(
             format!(
                 "the file has {} bytes, more than the {MOST_BYTES} that are read",
                 text.len()
             ),
             None,
-        ));
+        )
+        .err();
     }
     for (at, c) in text.char_indices() {
         let span = Some(at..at + c.len_utf8());
         match c {
             '\n' | '\r' => {}
             '\t' => {
-                return Err(Diagnostic::new("tab character", span)
+                return Diagnostic::new("tab character", span)
                     .label("here")
-                    .help("indent and separate with spaces"));
+                    .help("indent and separate with spaces")
+                    .err();
             }
             '\u{feff}' | '\u{85}' | '\u{2028}' | '\u{2029}' => {
-                return Err(Diagnostic::new(
+                return Diagnostic::new(
                     format!("invisible character U+{:04X}", u32::from(c)),
                     span,
                 )
                 .label("here")
-                .help("remove it"));
+                .help("remove it")
+                .err();
             }
             c if c.is_control() => {
-                return Err(Diagnostic::new(
+                return Diagnostic::new(
                     format!(
                         "control character U+{:04X}: is this a text file?",
                         u32::from(c)
                     ),
                     span,
                 )
-                .label("here"));
+                .label("here")
+                .err();
             }
             _ => {}
         }
@@ -164,14 +168,14 @@ impl<'a> Walk<'a> {
         start..self.byte(&span.end).max(start)
     }
 
-    fn next(&mut self) -> Result<(Event<'a>, Range<usize>), Diagnostic> {
+    fn next(&mut self) -> Result<(Event<'a>, Range<usize>), Box<Diagnostic>> {
         match self.parser.next_event() {
             Some(Ok((event, span))) => {
                 let span = self.span(&span);
                 Ok((event, span))
             }
-            Some(Err(e)) => Err(self.syntax(&e)),
-            None => Err(Diagnostic::new("the file ends too early", None)),
+            Some(Err(e)) => self.syntax(&e).err(),
+            None => Diagnostic::new("the file ends too early", None).err(),
         }
     }
 
@@ -188,14 +192,12 @@ impl<'a> Walk<'a> {
             })
             .or_else(|| {
                 let line = unclosed_before(self.text, at)?;
-                Some(format!(
-                    "a bracket that opens in line {line} is not closed there"
-                ))
+                Some(format!("a bracket that opens in line {line} is not closed"))
             });
         found.maybe_help(help)
     }
 
-    fn document(&mut self) -> Result<Node, Diagnostic> {
+    fn document(&mut self) -> Result<Node, Box<Diagnostic>> {
         let mut root = None;
         loop {
             let (event, span) = self.next()?;
@@ -203,13 +205,15 @@ impl<'a> Walk<'a> {
                 Event::StreamStart | Event::DocumentEnd | Event::Nothing => {}
                 Event::DocumentStart(_) => {
                     if root.is_some() {
-                        return Err(Diagnostic::new("more than one document", Some(span))
+                        return Diagnostic::new("more than one document", Some(span))
                             .label("a second one begins here")
-                            .help("one file describes one thing; remove the `---`"));
+                            .help("one file describes one thing; remove the `---`")
+                            .err();
                     }
                 }
                 Event::StreamEnd => {
-                    return root.ok_or_else(|| Diagnostic::new("the file is empty", None));
+                    return root
+                        .ok_or_else(|| Box::new(Diagnostic::new("the file is empty", None)));
                 }
                 event => root = Some(self.node(event, span, 0)?),
             }
@@ -221,38 +225,36 @@ impl<'a> Walk<'a> {
         event: Event<'a>,
         span: Range<usize>,
         depth: usize,
-    ) -> Result<Node, Diagnostic> {
+    ) -> Result<Node, Box<Diagnostic>> {
         self.nodes += 1;
         if depth > MOST_DEEP {
-            return Err(
-                Diagnostic::new(format!("nested deeper than {MOST_DEEP}"), Some(span))
-                    .label("here"),
-            );
+            return Diagnostic::new(format!("nested deeper than {MOST_DEEP}"), Some(span))
+                .label("here")
+                .err();
         }
         if self.nodes > MOST_NODES {
-            return Err(
-                Diagnostic::new(format!("more than {MOST_NODES} values"), Some(span))
-                    .label("from here"),
-            );
+            return Diagnostic::new(format!("more than {MOST_NODES} values"), Some(span))
+                .label("from here")
+                .err();
         }
         match event {
-            Event::Alias(_) => Err(refused("an alias", span)),
+            Event::Alias(_) => refused("an alias", span).err(),
             Event::Scalar(_, _, anchor, _)
             | Event::SequenceStart(anchor, _)
             | Event::MappingStart(anchor, _)
                 if anchor != 0 =>
             {
-                Err(refused("an anchor", span))
+                refused("an anchor", span).err()
             }
             Event::Scalar(_, _, _, Some(_))
             | Event::SequenceStart(_, Some(_))
-            | Event::MappingStart(_, Some(_)) => Err(refused("a tag", span)),
+            | Event::MappingStart(_, Some(_)) => refused("a tag", span).err(),
             Event::Scalar(value, style, _, _) => Ok(self.scalar(value, style, span)),
             Event::SequenceStart(..) => self.list(span, depth),
             Event::MappingStart(..) => self.map(span, depth),
-            other => {
-                Err(Diagnostic::new(format!("unexpected {other:?}"), Some(span)).label("here"))
-            }
+            other => Diagnostic::new(format!("unexpected {other:?}"), Some(span))
+                .label("here")
+                .err(),
         }
     }
 
@@ -268,7 +270,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn list(&mut self, span: Range<usize>, depth: usize) -> Result<Node, Diagnostic> {
+    fn list(&mut self, span: Range<usize>, depth: usize) -> Result<Node, Box<Diagnostic>> {
         let mut items = Vec::new();
         loop {
             match self.next()? {
@@ -284,7 +286,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn map(&mut self, span: Range<usize>, depth: usize) -> Result<Node, Diagnostic> {
+    fn map(&mut self, span: Range<usize>, depth: usize) -> Result<Node, Box<Diagnostic>> {
         let mut entries: Vec<(String, Range<usize>, Node)> = Vec::new();
         loop {
             let (event, at) = self.next()?;
@@ -297,18 +299,19 @@ impl<'a> Walk<'a> {
             }
             let key = self.node(event, at.clone(), depth + 1)?;
             let Kind::Scalar(name) = key.kind else {
-                return Err(Diagnostic::new("a key must be one word", Some(at)).label("here"));
+                return Diagnostic::new("a key must be one word", Some(at))
+                    .label("here")
+                    .err();
             };
             if name == "<<" {
-                return Err(refused("a merge key", key.span));
+                return refused("a merge key", key.span).err();
             }
             if let Some((_, first, _)) = entries.iter().find(|(k, _, _)| *k == name) {
-                return Err(
-                    Diagnostic::new(format!("`{name}` is given twice"), Some(key.span))
-                        .label("again here")
-                        .also(first.clone(), "first here")
-                        .help("each name may be given once; rename or remove one"),
-                );
+                return Diagnostic::new(format!("`{name}` is given twice"), Some(key.span))
+                    .label("again here")
+                    .also(first.clone(), "first here")
+                    .help("each name may be given once; rename or remove one")
+                    .err();
             }
             let (event, at) = self.next()?;
             let value = self.node(event, at, depth + 1)?;
@@ -351,13 +354,17 @@ fn sentence_with_colon(text: &str, at: usize) -> Option<&str> {
     })
 }
 
-/// The last line up to an error that opens more brackets than it closes.
+/// The line of the innermost bracket that is still open at an error.
 fn unclosed_before(text: &str, at: usize) -> Option<usize> {
-    let count = |line: &str, brackets: &[char]| line.matches(brackets).count();
-    let open = |line: &str| count(line, &['[', '{']) > count(line, &[']', '}']);
-    let lines = text[..at.min(text.len())].lines().enumerate();
-    lines
-        .filter(|(_, line)| open(line))
-        .last()
-        .map(|(n, _)| n + 1)
+    let mut open = Vec::new();
+    for (n, line) in text[..at.min(text.len())].lines().enumerate() {
+        for c in line.chars() {
+            match c {
+                '[' | '{' => open.push(n + 1),
+                ']' | '}' => drop(open.pop()),
+                _ => {}
+            }
+        }
+    }
+    open.pop()
 }

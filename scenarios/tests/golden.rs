@@ -69,7 +69,11 @@ fn bad_issues() {
 
 #[test]
 fn explanations() {
-    for name in ["punch-while-read-and-fault", "punch-and-reuse"] {
+    for name in [
+        "punch-while-read-and-fault",
+        "punch-and-reuse",
+        "dedupe-while-store",
+    ] {
         let scenario = &find(name)[0];
         golden(
             &here("expected").join(format!("explain-{name}.txt")),

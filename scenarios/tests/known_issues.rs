@@ -56,16 +56,7 @@ fn releases() {
     ] {
         assert_eq!(text.parse(), Ok(version), "{text}");
     }
-    for text in [
-        "",
-        "6",
-        "x6.1",
-        "6.x",
-        "6..1",
-        ".6.1",
-        "6.99999999999",
-        "6.1.2.3x.4",
-    ] {
+    for text in ["", "6", "x6.1", "6.x", "6..1", ".6.1", "6.99999999999"] {
         let parsed = text.parse::<KernelVersion>();
         assert!(parsed.is_err(), "{text}: {parsed:?}");
     }

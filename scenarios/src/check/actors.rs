@@ -1,0 +1,225 @@
+//! Who takes part, in which role, with which operations.
+
+use super::{ASSUMED, Checker, word_of};
+use crate::{Effect, Op, Repeat, Role};
+
+/// More racers than this and none meets the invalidator.
+const MOST_RACERS: usize = 6;
+/// More operations than this and a round never ends.
+const MOST_OPS: usize = 16;
+
+impl Checker<'_> {
+    pub(super) fn roles(&mut self) {
+        let s = self.s;
+        let of = |role| {
+            s.actors
+                .iter()
+                .filter(move |(_, a)| a.role == role)
+                .map(|(n, _)| n)
+        };
+        let invalidators: Vec<&str> = of(Role::Invalidator).collect();
+        match invalidators[..] {
+            [] => self.at_key(
+                &["actors"],
+                "no invalidator",
+                "none of these has `role: invalidator`",
+                Some(
+                    "give the actor whose operation removes, moves or shares blocks that role"
+                        .to_owned(),
+                ),
+            ),
+            [_] => {}
+            [first, second, ..] => {
+                let path = ["actors", second, "role"];
+                self.at(
+                    &path,
+                    format!("a second invalidator; `{first}` is one already"),
+                    "here",
+                    None,
+                );
+            }
+        }
+        let racers: Vec<&str> = s.racers().map(|(n, _)| n).collect();
+        if racers.is_empty() {
+            let help = Some("add a `filler` or a `dirtier`".to_owned());
+            self.at_key(&["actors"], "nobody races the invalidator", "here", help);
+        }
+        if let Some(seventh) = racers.get(MOST_RACERS) {
+            let message = format!("more than {MOST_RACERS} actors race the invalidator");
+            self.at_key(&["actors", seventh], message, "one too many", None);
+        }
+        if let Some(second) = of(Role::Reuser).nth(1) {
+            self.at_key(&["actors", second], "a second reuser", "here", None);
+        }
+        for (name, actor) in s.actors.iter() {
+            let path = ["actors", name, "repeat"];
+            match &actor.repeat {
+                Repeat::Once => {}
+                Repeat::While(whom) => {
+                    if !matches!(actor.role, Role::Filler | Role::Dirtier) {
+                        let message = format!("`{name}` runs once and cannot repeat");
+                        self.at(&path, message, "here", Some("remove it".to_owned()));
+                    } else if let [only] = invalidators[..]
+                        && whom != only
+                    {
+                        let help = Some(format!("write `while {only}`"));
+                        self.at(
+                            &path,
+                            format!("`{whom}` is not the invalidator"),
+                            "here",
+                            help,
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn operations(&mut self) {
+        let s = self.s;
+        for (name, actor) in s.actors.iter() {
+            if actor.ops.is_empty() || actor.ops.len() > MOST_OPS {
+                let message = format!(
+                    "`{name}` has {} operations; 1 to {MOST_OPS} are possible",
+                    actor.ops.len()
+                );
+                self.at_key(&["actors", name, "do"], message, "here", None);
+            }
+            for (i, op) in actor.ops.iter().enumerate() {
+                let index = i.to_string();
+                let path = ["actors", name, "do", &index, op.word()];
+                self.fits_role(&path, actor.role, op);
+                let (first, second) = op.operands();
+                if let Some((file, _)) = first {
+                    let path = [&path[..], &["file"]].concat();
+                    if self.known_file(&path, file)
+                        && s.files.get(file).is_some_and(|f| f.witness)
+                        && (op.effect() != Effect::None || op.invalidates())
+                    {
+                        self.at(
+                            &path,
+                            format!("`{file}` is a witness and must stay unharmed"),
+                            "here",
+                            None,
+                        );
+                    }
+                }
+                if let Some(into) = second {
+                    let path = [&path[..], &["into"]].concat();
+                    let file = first.map_or("", |(f, _)| f);
+                    if into == file {
+                        self.at(
+                            &path,
+                            format!("`{into}` is both source and destination"),
+                            "here",
+                            None,
+                        );
+                    } else if self.known_file(&path, into) {
+                        self.same_extent(&path, file, into);
+                    }
+                }
+                if let Op::Read(a) = op
+                    && a.nowait
+                    && a.direct
+                {
+                    self.at_key(
+                        &[&path[..], &["direct"]].concat(),
+                        "a read is `nowait` or `direct`, not both",
+                        "here",
+                        None,
+                    );
+                }
+            }
+            let idle = match actor.role {
+                Role::Invalidator => !actor.ops.iter().any(Op::invalidates),
+                Role::Filler => !actor.ops.iter().any(Op::fills),
+                Role::Dirtier | Role::Reuser => !actor
+                    .ops
+                    .iter()
+                    .any(|op| matches!(op.effect(), Effect::Overwrite(_))),
+            };
+            if idle && !actor.ops.is_empty() {
+                let (role, lacks) = match actor.role {
+                    Role::Invalidator => ("an invalidator", "that removes, moves or shares blocks"),
+                    Role::Filler => ("a filler", "that can instantiate pages"),
+                    Role::Dirtier => ("a dirtier", "that stores or writes"),
+                    Role::Reuser => ("a reuser", "that writes"),
+                };
+                let message = format!("`{name}` is {role} without an operation {lacks}");
+                self.at_key(&["actors", name, "do"], message, "here", None);
+            }
+        }
+    }
+
+    fn same_extent(&mut self, path: &[&str], file: &str, into: &str) {
+        let size = |name| self.s.files.get(name).map(|f| f.size.bytes(ASSUMED));
+        if size(file).is_some() && size(file) != size(into) {
+            self.at(
+                path,
+                format!("`{file}` and `{into}` differ in size"),
+                "here",
+                None,
+            );
+        }
+        if self.s.files.get(into).is_some_and(|f| f.witness) {
+            self.at(
+                path,
+                format!("`{into}` is a witness and must stay unharmed"),
+                "here",
+                None,
+            );
+        }
+    }
+
+    fn fits_role(&mut self, path: &[&str], role: Role, op: &Op) {
+        let overwrites = matches!(op.effect(), Effect::Overwrite(_));
+        let help = match role {
+            Role::Filler if overwrites => "a filler leaves the content alone; make it a `dirtier`",
+            Role::Filler | Role::Dirtier | Role::Reuser if op.invalidates() => {
+                "only the invalidator removes, moves or shares blocks"
+            }
+            _ => return,
+        };
+        let message = format!("`{}` does not fit the actor's role", op.word());
+        self.at_key(path, message, "here", Some(help.to_owned()));
+    }
+
+    pub(super) fn needs(&mut self) {
+        let s = self.s;
+        for (i, need) in s.needs.iter().enumerate() {
+            if s.needs[..i].contains(need) {
+                let word = word_of(need);
+                let path = ["needs", &i.to_string()];
+                self.at(
+                    &path,
+                    format!("`{word}` is given twice"),
+                    "again here",
+                    None,
+                );
+            }
+        }
+        let mut missing = Vec::new();
+        for (name, actor) in s.actors.iter() {
+            for (i, op) in actor.ops.iter().enumerate() {
+                if let Some(needed) = op.capability()
+                    && !s.needs.contains(&needed)
+                    && !missing.contains(&needed)
+                {
+                    missing.push(needed);
+                    let word = word_of(&needed);
+                    let index = i.to_string();
+                    let path = ["actors", name, "do", &index, op.word()];
+                    let mut all: Vec<_> = s.needs.iter().map(word_of).collect();
+                    all.push(word.clone());
+                    let help = Some(format!("write `needs: [{}]`", all.join(", ")));
+                    self.at_key(
+                        &path,
+                        format!("`needs` does not list `{word}`"),
+                        "needed here",
+                        help,
+                    );
+                }
+            }
+        }
+    }
+}
