@@ -2,7 +2,6 @@
 //! modules, runs the ordered command line as a child, passes its record lines to the host, and switches
 //! the machine off. What fails is told to the host as data; an init that panics is a kernel that panics.
 
-use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -58,13 +57,13 @@ pub fn is_guest_init() -> bool {
 }
 
 /// Does what was ordered and switches the machine off.
-pub fn run() -> Infallible {
+pub fn run() -> ! {
     if let Err(error) = try_run() {
         // Only the console is left to tell it to.
         eprintln!("punchbench: init: {error}");
     }
     match reboot(RebootMode::RB_POWER_OFF) {
-        Ok(never) => never,
+        Ok(never) => match never {},
         Err(error) => panic!("cannot switch off: {error}"),
     }
 }

@@ -138,22 +138,25 @@ impl Walk<'_> {
     /// Visits what a name or an alias stands for; false if it stands for nothing.
     fn visit_named(&mut self, name: &str, required: bool) -> bool {
         let name = normal(name);
-        if self.index.builtin.contains(&name) {
-            return true;
-        }
         if self.index.modules.contains_key(&name) {
             self.visit(&name, required);
             return true;
         }
+        let builtin = self.index.builtin.contains(&name);
         let index = self.index;
-        let Some(providers) = index.aliases.get(&name) else {
-            return false;
-        };
+        let providers = index.aliases.get(&name).map_or(&[][..], Vec::as_slice);
         for provider in providers {
             // Any one of several is enough.
-            self.visit(provider, required && providers.len() == 1);
+            self.visit(provider, required && providers.len() == 1 && !builtin);
         }
-        true
+        builtin || !providers.is_empty()
+    }
+
+    /// A softdep may name an algorithm (f2fs: crc32) whose library is built in under the same name,
+    /// while what the kernel then asks its crypto layer for is a module.
+    fn visit_soft(&mut self, name: &str) {
+        self.visit_named(name, false);
+        self.visit_named(&format!("crypto-{name}"), false);
     }
 
     fn visit(&mut self, name: &str, required: bool) {
@@ -175,7 +178,7 @@ impl Walk<'_> {
         self.seen.insert(name.to_owned(), None);
         let soft = index.soft.get(name);
         for before in soft.map_or(&[][..], |(before, _)| before) {
-            self.visit_named(before, false);
+            self.visit_soft(before);
         }
         for need in needs {
             self.visit(&name_of(need), required);
@@ -187,7 +190,7 @@ impl Walk<'_> {
             required,
         });
         for after in soft.map_or(&[][..], |(_, after)| after) {
-            self.visit_named(after, false);
+            self.visit_soft(after);
         }
     }
 }
@@ -230,15 +233,18 @@ mod tests {
         index.add_dependencies(
             "fs/xfs.ko.xz: lib/libcrc32c.ko.xz\nfs/ext4.ko: fs/jbd2.ko fs/mbcache.ko\nfs/jbd2.ko:\n\
              fs/mbcache.ko:\nlib/libcrc32c.ko.xz:\ncrypto/crc32c_generic.ko:\nx/crc32c-intel.ko: x/helper.ko\n\
-             x/helper.ko:\na.ko: b.ko\nb.ko: a.ko\nlate.ko:\n",
+             x/helper.ko:\na.ko: b.ko\nb.ko: a.ko\nlate.ko:\n\
+             fs/f2fs.ko:\ncrypto/crc32_generic.ko:\n",
         );
         index.add_softdeps(
-            "# note\nsoftdep libcrc32c pre: crc32c\nsoftdep ext4 pre: crc32c nowhere post: late\n",
+            "# note\nsoftdep libcrc32c pre: crc32c\nsoftdep ext4 pre: crc32c nowhere post: late\n\
+             softdep f2fs pre: crc32\n",
         );
         index.add_aliases(
-            "alias crc32c crc32c_generic\nalias crc32c crc32c_intel\nalias fs-xfs xfs\nalias pci:v0* a\n",
+            "alias crc32c crc32c_generic\nalias crc32c crc32c_intel\nalias fs-xfs xfs\nalias pci:v0* a\n\
+             alias crypto-crc32 crc32_generic\n",
         );
-        index.builtin.insert("loop".to_owned());
+        index.builtin.extend(["loop", "crc32"].map(str::to_owned));
         index
     }
 
@@ -273,9 +279,16 @@ mod tests {
 
     #[test]
     fn builtin_is_nothing_to_load_and_absent_is_told() {
-        let (modules, missing) = load(&["loop", "f2fs", "crc32c-generic"]);
+        let (modules, missing) = load(&["loop", "gfs2", "crc32c-generic"]);
         assert_eq!(modules, owned(&[("crc32c_generic", true)]));
-        assert_eq!(missing, ["f2fs"]);
+        assert_eq!(missing, ["gfs2"]);
+    }
+
+    #[test]
+    fn a_builtin_library_does_not_hide_the_algorithm_of_its_name() {
+        let (modules, missing) = load(&["f2fs"]);
+        assert_eq!(modules, owned(&[("crc32_generic", false), ("f2fs", true)]));
+        assert!(missing.is_empty());
     }
 
     #[test]

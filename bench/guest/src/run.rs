@@ -195,6 +195,11 @@ impl GuestRun {
             .watch(&mut console, limits, &mut on_records)
             .context("read from", self.kernel.image.as_path())?;
         drop(qemu);
+        eprintln!(
+            "DBG {:?} {:?} {ended:?}",
+            machine.accel,
+            talk.started.elapsed()
+        );
         talk.conclude(ended, &console)
     }
 }

@@ -1,0 +1,285 @@
+//! Boots real kernels with this test program as their init, and sees that what the host asked for
+//! happens in the guest: filesystems made and mounted, records passed on, and each bad end told apart.
+//!
+//! A kernel comes from this machine's Debian mirror, once; without QEMU or a mirror the test is skipped,
+//! with the reason. `PUNCHBENCH_REQUIRE_GUEST=1` makes that a failure.
+
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use punchbench_guest::{GuestEnd, GuestError, GuestOutcome, GuestRun, KernelSpec, init};
+
+const BOOT_AND_WORK: Duration = Duration::from_secs(180);
+/// The name this program is given on its command line in the guest.
+const INSIDE: &str = "inside";
+
+fn main() -> ExitCode {
+    if init::is_guest_init() {
+        init::run();
+    }
+    let mut args = std::env::args();
+    if args.next().as_deref() == Some(INSIDE) {
+        let job = args.next().unwrap_or_default();
+        return match inside(&job) {
+            Ok(code) => ExitCode::from(code),
+            Err(error) => {
+                eprintln!("{job}: {error:#}");
+                ExitCode::from(1)
+            }
+        };
+    }
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(1);
+    let kernel = |suite: &str, name: &str, check: fn(&str) -> anyhow::Result<()>| {
+        let suite = suite.to_owned();
+        Trial::ignorable_test(format!("{suite}::{name}"), move || judged(check(&suite)))
+    };
+    let trials = vec![
+        kernel("bullseye", "filesystems", filesystems),
+        kernel("bookworm", "filesystems", filesystems),
+        kernel("bookworm", "panic", panics),
+        kernel("bookworm", "silence", falls_silent),
+        kernel("bookworm", "killed_runner", killed_runner),
+    ];
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// What is not installed or not reachable here is a reason to skip, anything else a failure.
+fn judged(result: anyhow::Result<()>) -> Result<Completion, Failed> {
+    let Err(error) = result else {
+        return Ok(Completion::Completed);
+    };
+    let absent = matches!(
+        error.downcast_ref(),
+        Some(
+            GuestError::MissingProgram { .. }
+                | GuestError::NoMirror { .. }
+                | GuestError::NoPackage { .. }
+                | GuestError::Architecture(_)
+        )
+    );
+    if absent && std::env::var_os("PUNCHBENCH_REQUIRE_GUEST").is_none() {
+        return Ok(Completion::ignored_with(format!("{error:#}")));
+    }
+    Err(format!("{error:#}").into())
+}
+
+// On the host.
+
+fn guest(suite: &str, job: &str) -> anyhow::Result<GuestRun> {
+    let names = |list: &[&str]| list.iter().map(|&name| name.to_owned()).collect();
+    Ok(GuestRun {
+        kernel: KernelSpec::parse(&format!("debian:{suite}"))?.resolve()?,
+        program: std::env::current_exe()?,
+        argv: vec![INSIDE.to_owned(), job.to_owned()],
+        tools: names(&[
+            "mkfs.ext4",
+            "mkfs.xfs",
+            "mkfs.f2fs",
+            "mkfs.btrfs",
+            "mount",
+            "umount",
+            "no-such-tool",
+        ]),
+        modules: names(&["loop", "ext4", "xfs", "f2fs", "btrfs", "no-such-module"]),
+        memory_mib: 2048,
+        cpus: 2,
+        deadline: BOOT_AND_WORK,
+        silence: Duration::from_secs(60),
+        console_log: None,
+    })
+}
+
+fn run(guest: GuestRun) -> anyhow::Result<(GuestOutcome, Vec<String>)> {
+    let mut lines = Vec::new();
+    let outcome = guest.run(&mut |line| lines.push(line.to_owned()))?;
+    eprintln!(
+        "{:?} {:?} booted in {:?}, {} records",
+        outcome.accel,
+        outcome.release,
+        outcome.boot,
+        lines.len()
+    );
+    Ok((outcome, lines))
+}
+
+fn filesystems(suite: &str) -> anyhow::Result<()> {
+    let guest = guest(suite, "filesystems")?;
+    let release = guest.kernel.release.clone();
+    let (outcome, lines) = run(guest)?;
+    let (long, lines): (Vec<_>, Vec<_>) = lines.into_iter().partition(|line| line.len() == LONG);
+    let context = || format!("{outcome:#?}\n{lines:#?}");
+    ensure!(outcome.end == GuestEnd::Done { exit: 7 }, "{}", context());
+    ensure!(outcome.release.as_ref() == Some(&release), "{}", context());
+    ensure!(
+        outcome.missing_modules == ["no-such-module"],
+        "{}",
+        context()
+    );
+    ensure!(
+        outcome.missing_tools.contains(&"no-such-tool".to_owned()),
+        "{}",
+        context()
+    );
+    ensure!(
+        !outcome.failed_modules.iter().any(|module| module.required),
+        "{}",
+        context()
+    );
+    for kind in ["ext4", "xfs", "f2fs", "btrfs"] {
+        if outcome.missing_tools.contains(&format!("mkfs.{kind}")) {
+            continue;
+        }
+        let mounted = format!("{{\"mounted\":\"{kind}\"}}");
+        ensure!(lines.contains(&mounted), "{kind} is missing: {}", context());
+    }
+    ensure!(long.len() == LONG_LINES, "{} long lines came", long.len());
+    Ok(())
+}
+
+fn panics(suite: &str) -> anyhow::Result<()> {
+    let (outcome, lines) = run(guest(suite, "panic")?)?;
+    ensure!(outcome.end == GuestEnd::Panic, "{outcome:#?}");
+    ensure!(
+        outcome
+            .console_tail
+            .iter()
+            .any(|line| line.contains("sysrq triggered crash")),
+        "{outcome:#?}"
+    );
+    ensure!(lines == ["before"], "a finished record was lost: {lines:?}");
+    Ok(())
+}
+
+fn falls_silent(suite: &str) -> anyhow::Result<()> {
+    let mut guest = guest(suite, "silence")?;
+    guest.silence = Duration::from_secs(12);
+    let (outcome, lines) = run(guest)?;
+    ensure!(
+        outcome.end == GuestEnd::Hung { silent: true },
+        "{outcome:#?}"
+    );
+    ensure!(lines == ["before"], "{lines:?}");
+    Ok(())
+}
+
+/// SIGKILL to the process that runs a guest takes the machine with it.
+fn killed_runner(suite: &str) -> anyhow::Result<()> {
+    guest(suite, "silence")?;
+    let me = std::env::current_exe()?;
+    let mut runner = Command::new(me)
+        .arg0(INSIDE)
+        .args(["runner", suite])
+        .env("PUNCHBENCH_TEST_SUITE", suite)
+        .stdout(Stdio::piped())
+        .spawn()?;
+    // Its first line comes from the guest, so the machine runs.
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(
+        runner.stdout.take().context("stdout")?,
+    ));
+    let line = lines.next().context("the runner said nothing")??;
+    let machines = children(runner.id())?;
+    runner.kill()?;
+    runner.wait()?;
+    ensure!(line == "before", "{line}");
+    ensure!(machines.len() == 1, "one QEMU expected, found {machines:?}");
+    for pid in machines {
+        let machine = nix::unistd::Pid::from_raw(pid);
+        for _ in 0..100 {
+            if nix::sys::signal::kill(machine, None).is_err() || is_zombie(pid) {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        bail!("QEMU {pid} outlived its runner");
+    }
+    Ok(())
+}
+
+fn children(of: u32) -> anyhow::Result<Vec<i32>> {
+    let mut pids = Vec::new();
+    for task in fs::read_dir(format!("/proc/{of}/task"))? {
+        let text = fs::read_to_string(task?.path().join("children"))?;
+        pids.extend(text.split_whitespace().flat_map(str::parse::<i32>));
+    }
+    Ok(pids)
+}
+
+fn is_zombie(pid: i32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
+}
+
+// In the guest.
+
+const LONG: usize = 100_000;
+const LONG_LINES: usize = 10;
+
+fn inside(job: &str) -> anyhow::Result<u8> {
+    if job == "runner" {
+        let guest = guest(&std::env::var("PUNCHBENCH_TEST_SUITE")?, "silence")?;
+        guest.run(&mut |line| println!("{line}"))?;
+        return Ok(0);
+    }
+    let mut records = fs::File::options().write(true).open(init::RECORDS_PATH)?;
+    let mut record =
+        |line: &str| std::io::Write::write_all(&mut records, format!("{line}\n").as_bytes());
+    match job {
+        "filesystems" => {
+            for kind in ["ext4", "xfs", "f2fs", "btrfs"] {
+                match mounts(kind) {
+                    Ok(()) => record(&format!("{{\"mounted\":\"{kind}\"}}"))?,
+                    Err(error) => record(&format!("{kind}: {error:#}"))?,
+                }
+            }
+            for _ in 0..LONG_LINES {
+                record(&"x".repeat(LONG))?;
+            }
+            Ok(7)
+        }
+        "panic" => {
+            record("before")?;
+            // The record is on its way through init and the port, and a crash waits for nobody.
+            std::thread::sleep(Duration::from_secs(1));
+            fs::write("/proc/sysrq-trigger", "c")?;
+            Ok(0)
+        }
+        "silence" => {
+            record("before")?;
+            loop {
+                std::thread::park();
+            }
+        }
+        _ => bail!("no such job"),
+    }
+}
+
+/// Makes an image with the packed mkfs, mounts it through a loop device, and writes and reads a file.
+fn mounts(kind: &str) -> anyhow::Result<()> {
+    let image = PathBuf::from("/tmp/image");
+    fs::File::create(&image)?.set_len(400 << 20)?;
+    tool(&format!("mkfs.{kind}"), &[], &image)?;
+    let at = Path::new("/mnt");
+    tool("mount", &["-t", kind, "-o", "loop", "/tmp/image"], at)?;
+    let file = at.join("file");
+    fs::write(&file, kind)?;
+    ensure!(fs::read_to_string(&file)? == kind, "wrong content");
+    tool("umount", &[], at)?;
+    fs::remove_file(&image)?;
+    Ok(())
+}
+
+fn tool(name: &str, args: &[&str], path: &Path) -> anyhow::Result<()> {
+    let output = Command::new(name)
+        .args(args)
+        .arg(path)
+        .output()
+        .context(name.to_owned())?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "{name}: {} {said}", output.status);
+    Ok(())
+}
