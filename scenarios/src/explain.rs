@@ -3,15 +3,11 @@
 
 use std::fmt::Write;
 
-use crate::{Actor, Content, Geometry, Holds, Op, Repeat, Role, Scenario};
+use crate::{Actor, Content, Holds, Op, Repeat, Role, Scenario};
 
 const WIDTH: usize = 96;
 /// A column of the timeline is at most so wide.
 const COLUMN: usize = 34;
-const USUAL: Geometry = Geometry {
-    page: 4096,
-    block: 4096,
-};
 
 /// Name, operation and racers in one line, for lists.
 pub fn one_line(s: &Scenario) -> String {
@@ -90,12 +86,9 @@ fn files(out: &mut String, s: &Scenario) {
         out,
         "    ",
         &format!(
-            "A round races one chunk of `{}`, {}; a pass is {} rounds (at pages and blocks of {} bytes), \
-             then the files are prepared anew.",
-            s.round.on,
-            s.round.chunk,
-            s.chunks(USUAL),
-            USUAL.page
+            "A round races one chunk of `{}`, {}, once. A pass works through the file, a fresh chunk each \
+             round; then the files are prepared anew.",
+            s.round.on, s.round.chunk
         ),
     );
 }
@@ -274,8 +267,12 @@ fn checks(out: &mut String, s: &Scenario) {
             mappings.join(" and ")
         )
     };
+    let otherwise = match s.expect.is {
+        Holds::Written => "`lost`",
+        Holds::Zeros | Holds::Shifted | Holds::Unchanged => "`stale`",
+    };
     let after = format!(
-        "{}, {through}; otherwise `stale`, or worse by whose bytes they are.",
+        "{}, {through}; otherwise {otherwise}, or worse by whose bytes they are.",
         must_hold(s)
     );
     paragraph(out, "    after the round  ", &after);

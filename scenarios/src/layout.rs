@@ -1,4 +1,4 @@
-//! Which chunks of the raced file a pass works through, and what a scenario's ranges come to there.
+//! What a scenario's ranges come to, chunk by chunk.
 
 use crate::{Effect, Geometry, Op, RangeExpr, Scenario};
 
@@ -53,9 +53,9 @@ impl Scenario {
             .expect("the loader checked that there is one")
     }
 
-    /// How many chunks a pass races: those from the first on in which every range stays inside its
-    /// file. At most the last chunk of the file is left out (a collapse may not reach the end).
-    pub fn chunks(&self, g: Geometry) -> u64 {
+    /// How many chunks every range must stay inside its file for: all, or all but the last, which is
+    /// left out if a range would run past the end there (a collapse may not even reach it).
+    pub(crate) fn chunks(&self, g: Geometry) -> u64 {
         let size = self
             .files
             .get(&self.round.on)

@@ -1,6 +1,6 @@
 //! The built-in scenarios load, and say what the first set must say.
 
-use punchbench_scenarios::{Geometry, catalog, find};
+use punchbench_scenarios::{catalog, find};
 
 #[test]
 fn all_load_and_are_sorted() {
@@ -36,14 +36,4 @@ fn found_by_glob() {
     assert_eq!(find("punch-while-read").len(), 1);
     assert!(find("punch-*").len() >= 9);
     assert!(find("no-such-*").is_empty());
-}
-
-#[test]
-fn collapse_leaves_out_the_last_chunk() {
-    let g = Geometry {
-        page: 4096,
-        block: 4096,
-    };
-    assert_eq!(find("collapse-while-fault")[0].chunks(g), 8191);
-    assert_eq!(find("punch-while-read")[0].chunks(g), 8192);
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use punchbench_scenarios::{
     Anchor, Diagnostics, Geometry, Position, RangeExpr, Scenario, Size, Unit, load, load_bytes,
-    load_issue,
+    load_file, load_issue,
 };
 
 fn size() -> impl Strategy<Value = Size> {
@@ -237,5 +237,18 @@ fn a_scenario_survives_yaml() {
         let text = serde_yaml::to_string(&scenario).unwrap();
         let again: Scenario = load(&text, "x").unwrap_or_else(|e| panic!("{text}\n{e}"));
         assert_eq!(again, scenario);
+    }
+}
+
+#[test]
+fn files_that_are_no_text_are_answered() {
+    for (path, says) in [
+        ("/no/such/file.yaml", "cannot read it"),
+        ("/", "cannot read it"),
+        ("/dev/zero", "more than the 1048576 bytes"),
+        ("/dev/null", "the file is empty"),
+    ] {
+        let error = load_file(path.as_ref()).unwrap_err().to_string();
+        assert!(error.contains(says) && error.contains(path), "{error}");
     }
 }
