@@ -1,3 +1,34 @@
-//! placeholder
+//! The filesystems that punchbench races on: one adapter each, set up on a loop device, a device, in memory
+//! or in a directory; and the subject that carries out a scenario's operations on them by system calls.
 
+pub mod adapter;
+pub mod adapters;
+pub mod device;
+mod discard;
+pub mod doctor;
+pub mod fsck;
+mod home;
+pub mod image;
+pub mod inject;
+pub mod install;
+pub mod kernel;
+pub mod mounted;
+mod probe;
+pub mod reuse;
+pub mod set_up;
 pub mod subject;
+pub mod sweep;
+pub mod tag;
+pub mod tools;
+pub mod user;
+
+pub use adapter::{ADAPTERS, Adapter, Target, TargetError};
+pub use device::DeviceChoice;
+pub use doctor::{Finding, Report, doctor};
+pub use fsck::FsckResult;
+pub use mounted::{Mounted, Shape};
+pub use reuse::{Ballast, Reuse, ReusePlan};
+pub use set_up::{SetUp, SetUpError};
+pub use sweep::sweep;
+pub use tag::Tag;
+pub use user::Privilege;

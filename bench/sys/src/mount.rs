@@ -29,7 +29,7 @@ pub struct MountEntry {
     pub super_options: String,
 }
 
-/// The mount table as a process sees it; `self` for this one.
+/// The mount table as a process sees it; `thread-self` for the calling thread, which may have a namespace of its own.
 pub fn table_of(process: &str) -> io::Result<Vec<MountEntry>> {
     let text = fs::read(Path::new("/proc").join(process).join("mountinfo"))?;
     Ok(String::from_utf8_lossy(&text)
@@ -42,7 +42,7 @@ pub fn table_of(process: &str) -> io::Result<Vec<MountEntry>> {
 /// one where several are stacked.
 pub fn mount_of(path: &Path) -> io::Result<MountEntry> {
     let path = path.canonicalize()?;
-    table_of("self")?
+    table_of("thread-self")?
         .into_iter()
         .filter(|entry| path.starts_with(&entry.at))
         .max_by_key(|entry| entry.at.as_os_str().len())

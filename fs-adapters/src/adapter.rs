@@ -1,0 +1,288 @@
+//! What punchbench must know of a filesystem, behind one trait. Adding a filesystem is one file in
+//! `adapters/` and one line in [`ADAPTERS`].
+
+use std::fmt::{self, Debug};
+
+use crate::adapters::{btrfs, dir, ext2, ext3, ext4, f2fs, tmpfs, xfs};
+use crate::fsck::FsckResult;
+use crate::reuse::Reuse;
+use crate::tools::{Tool, ToolOutput, Version};
+
+/// Every filesystem, in the order of the tables.
+pub static ADAPTERS: &[&dyn Adapter] = &[
+    &ext4::Ext4,
+    &ext3::Ext3,
+    &ext2::Ext2,
+    &xfs::Xfs,
+    &btrfs::Btrfs,
+    &f2fs::F2fs,
+    &tmpfs::Tmpfs,
+    &dir::Dir,
+];
+
+/// One way of making a filesystem.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// The word after the colon; empty for the base profile.
+    pub name: &'static str,
+    /// What is special about it, in a few words.
+    pub about: &'static str,
+}
+
+/// The profile that a bare name means.
+pub const BASE: Profile = Profile {
+    name: "",
+    about: "as mkfs makes it, with 4 KiB blocks",
+};
+
+/// One filesystem.
+pub trait Adapter: Debug + Sync {
+    /// The name a user types, which is also the type given to mount(2).
+    fn name(&self) -> &'static str;
+
+    /// What can be mounted of it, the base profile first.
+    fn profiles(&self) -> &'static [Profile] {
+        &[BASE]
+    }
+
+    /// Drivers that may serve it, as the kernel names them; which one does is read from the mount.
+    fn drivers(&self) -> &'static [&'static str];
+
+    /// Where its files live.
+    fn store(&self) -> Store<'_>;
+
+    /// How a freed block gets a new owner, if `driver` serves it.
+    fn reuse(&self, driver: &str) -> Reuse;
+}
+
+/// Where the files of a filesystem live.
+#[derive(Debug, Clone, Copy)]
+pub enum Store<'a> {
+    /// On a block device.
+    Device(&'a dyn OnDevice),
+    /// In the page cache alone: there is nothing to evict to.
+    Memory,
+    /// In a directory of a filesystem that somebody else mounted.
+    Directory,
+}
+
+/// How a filesystem is put on a device, mounted and checked.
+pub trait OnDevice: Debug + Sync {
+    /// What makes it.
+    fn mkfs_tool(&self) -> Tool;
+
+    /// The arguments of mkfs before the device: no discard, nothing lazy, and no feature that
+    /// `plan.kernel` does not know or `plan.tool` cannot name.
+    fn mkfs_arguments(&self, plan: &MkfsPlan) -> Vec<String>;
+
+    /// The arguments of mkfs after the device.
+    fn mkfs_trailing(&self, _plan: &MkfsPlan) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The filesystem's own mount options: no discard. (noatime is everyone's.)
+    fn mount_data(&self, profile: &Profile) -> String;
+
+    /// What checks it.
+    fn fsck_tool(&self) -> Tool;
+
+    /// The arguments of fsck before the device; it must not change anything.
+    fn fsck_arguments(&self) -> &'static [&'static str];
+
+    /// What the end of fsck means. An operational failure is `NotRun`, never damage.
+    fn judge_fsck(&self, output: &ToolOutput) -> FsckResult;
+
+    /// The least a device must hold, with room for the scenarios' files.
+    fn minimum_size(&self) -> u64;
+
+    /// What FIEMAP's addresses are on it.
+    fn addresses(&self) -> Addresses;
+}
+
+/// What mkfs is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct MkfsPlan {
+    /// Which profile.
+    pub profile: &'static Profile,
+    /// The kernel that will mount it.
+    pub kernel: Version,
+    /// The version of the mkfs tool.
+    pub tool: Version,
+    /// How many bytes of the device to use.
+    pub size: u64,
+}
+
+/// What the addresses that FIEMAP gives are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Addresses {
+    /// Bytes from the start of the device: the block can be read there.
+    Device,
+    /// Addresses within the filesystem: they tell blocks apart, and nothing more.
+    Logical,
+    /// There are none.
+    None,
+}
+
+/// A filesystem profile that trials run on.
+#[derive(Debug, Clone, Copy)]
+pub struct Target {
+    /// The filesystem.
+    pub adapter: &'static dyn Adapter,
+    /// How it is made.
+    pub profile: &'static Profile,
+}
+
+/// A name that is no target.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TargetError {
+    /// No such filesystem.
+    #[error("there is no filesystem `{name}`; did you mean `{nearest}`? There are: {all}")]
+    UnknownFilesystem {
+        /// What was typed.
+        name: String,
+        /// The nearest known word.
+        nearest: String,
+        /// All of them.
+        all: String,
+    },
+    /// No such profile.
+    #[error("{filesystem} has no profile `{name}`; the nearest target is `{nearest}`")]
+    UnknownProfile {
+        /// The filesystem, which is known.
+        filesystem: String,
+        /// What was typed after the colon.
+        name: String,
+        /// The nearest target.
+        nearest: String,
+    },
+}
+
+impl Target {
+    /// Every target, in the order of the tables; only base profiles unless `all_profiles`.
+    pub fn all(all_profiles: bool) -> Vec<Target> {
+        ADAPTERS
+            .iter()
+            .flat_map(|adapter| {
+                let count = if all_profiles { usize::MAX } else { 1 };
+                adapter.profiles().iter().take(count).map(|profile| Target {
+                    adapter: *adapter,
+                    profile,
+                })
+            })
+            .collect()
+    }
+
+    /// Reads `ext4` or `ext4:1k`.
+    pub fn parse(text: &str) -> Result<Target, TargetError> {
+        let (name, profile) = text.split_once(':').unwrap_or((text, ""));
+        let Some(adapter) = ADAPTERS.iter().find(|adapter| adapter.name() == name) else {
+            let names: Vec<&str> = ADAPTERS.iter().map(|adapter| adapter.name()).collect();
+            return Err(TargetError::UnknownFilesystem {
+                name: name.to_owned(),
+                nearest: nearest(name, names.iter().map(|n| (*n).to_owned())),
+                all: names.join(", "),
+            });
+        };
+        // `ext4:` is a typing error, not the base profile.
+        let known = adapter
+            .profiles()
+            .iter()
+            .find(|p| p.name == profile && !text.ends_with(':'));
+        match known {
+            Some(profile) => Ok(Target {
+                adapter: *adapter,
+                profile,
+            }),
+            None => Err(TargetError::UnknownProfile {
+                filesystem: name.to_owned(),
+                name: profile.to_owned(),
+                nearest: nearest(
+                    text,
+                    adapter.profiles().iter().map(|profile| {
+                        Target {
+                            adapter: *adapter,
+                            profile,
+                        }
+                        .to_string()
+                    }),
+                ),
+            }),
+        }
+    }
+
+    /// The tools it needs.
+    pub fn tools(&self) -> Vec<Tool> {
+        match self.adapter.store() {
+            Store::Device(device) => vec![device.mkfs_tool(), device.fsck_tool()],
+            Store::Memory | Store::Directory => Vec::new(),
+        }
+    }
+}
+
+fn nearest(word: &str, known: impl Iterator<Item = String>) -> String {
+    known
+        .min_by_key(|candidate| strsim::damerau_levenshtein(word, candidate))
+        .unwrap_or_default()
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.profile.name.is_empty() {
+            f.pad(self.adapter.name())
+        } else {
+            f.pad(&format!("{}:{}", self.adapter.name(), self.profile.name))
+        }
+    }
+}
+
+impl std::str::FromStr for Target {
+    type Err = TargetError;
+
+    fn from_str(text: &str) -> Result<Target, TargetError> {
+        Target::parse(text)
+    }
+}
+
+impl PartialEq for Target {
+    fn eq(&self, other: &Target) -> bool {
+        self.adapter.name() == other.adapter.name() && self.profile == other.profile
+    }
+}
+
+impl Eq for Target {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_target_is_read_back_from_its_name() {
+        for target in Target::all(true) {
+            assert_eq!(Target::parse(&target.to_string()), Ok(target));
+        }
+    }
+
+    #[test]
+    fn the_base_profile_comes_first_and_bears_no_name() {
+        for adapter in ADAPTERS {
+            assert_eq!(adapter.profiles()[0].name, "");
+        }
+        assert_eq!(Target::all(false).len(), ADAPTERS.len());
+    }
+
+    #[test]
+    fn wrong_names_get_the_nearest() {
+        let error = Target::parse("btfrs").unwrap_err();
+        assert!(
+            matches!(&error, TargetError::UnknownFilesystem { nearest, .. } if nearest == "btrfs"),
+            "{error}"
+        );
+        let error = Target::parse("ext4:77k").unwrap_err();
+        assert!(
+            matches!(&error, TargetError::UnknownProfile { nearest, .. } if nearest == "ext4"),
+            "{error}"
+        );
+        assert!(Target::parse("ext4:").is_err());
+        assert!(Target::parse("").is_err());
+    }
+}

@@ -1,0 +1,104 @@
+//! Btrfs: copy on write, checksums, extents that are free only as a whole.
+
+use super::MIB;
+use crate::adapter::{Adapter, Addresses, MkfsPlan, OnDevice, Profile, Store};
+use crate::fsck::FsckResult;
+use crate::reuse::{Reuse, ReusePlan};
+use crate::tools::{BTRFS, MKFS_BTRFS, Tool, ToolOutput, Version};
+
+/// The adapter.
+#[derive(Debug)]
+pub struct Btrfs;
+
+impl Adapter for Btrfs {
+    fn name(&self) -> &'static str {
+        "btrfs"
+    }
+
+    fn drivers(&self) -> &'static [&'static str] {
+        &["btrfs"]
+    }
+
+    fn store(&self) -> Store<'_> {
+        Store::Device(self)
+    }
+
+    fn reuse(&self, _driver: &str) -> Reuse {
+        // unpin_extent_range: pinned until the transaction commits, and the whole extent at once.
+        Reuse::Plan(ReusePlan {
+            commit: true,
+            piecewise: true,
+            fill: true,
+            unit: 0,
+        })
+    }
+}
+
+impl OnDevice for Btrfs {
+    fn mkfs_tool(&self) -> Tool {
+        MKFS_BTRFS
+    }
+
+    fn mkfs_arguments(&self, plan: &MkfsPlan) -> Vec<String> {
+        // Metadata once: twice would take half of a small image.
+        let mut words: Vec<String> = [
+            "-f", "-q", "-K", "-d", "single", "-m", "single", "-s", "4096",
+        ]
+        .map(str::to_owned)
+        .into();
+        words.extend(["-b".to_owned(), plan.size.to_string()]);
+        // Known to kernels, and to the tool, from 6.1; a default of newer tools.
+        if plan.kernel < Version(6, 1, 0) && plan.tool >= Version(6, 1, 0) {
+            words.extend(["-O".to_owned(), "^block-group-tree".to_owned()]);
+        }
+        words
+    }
+
+    fn mount_data(&self, _profile: &Profile) -> String {
+        // Since 6.2 it switches discard=async on by itself.
+        "nodiscard".to_owned()
+    }
+
+    fn fsck_tool(&self) -> Tool {
+        BTRFS
+    }
+
+    fn fsck_arguments(&self) -> &'static [&'static str] {
+        &["check", "--readonly"]
+    }
+
+    fn judge_fsck(&self, output: &ToolOutput) -> FsckResult {
+        // btrfs check exits 1 whether it found damage or could not look.
+        const NOT_LOOKED: [&str; 5] = [
+            "could not check mount status",
+            "is currently mounted",
+            "unsupported option features",
+            "cannot open device",
+            "Cannot allocate memory",
+        ];
+        let why = || {
+            format!(
+                "{} ended with {}: {}",
+                output.command,
+                output.ending(),
+                output.gist()
+            )
+        };
+        match output.status.code() {
+            Some(0) => FsckResult::Clean,
+            _ if NOT_LOOKED.iter().any(|text| output.text.contains(text)) => {
+                FsckResult::NotRun(why())
+            }
+            Some(1) => FsckResult::Damaged(output.text.clone()),
+            _ => FsckResult::NotRun(why()),
+        }
+    }
+
+    fn minimum_size(&self) -> u64 {
+        256 * MIB
+    }
+
+    fn addresses(&self) -> Addresses {
+        Addresses::Logical
+    }
+}

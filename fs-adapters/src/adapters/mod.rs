@@ -1,0 +1,14 @@
+//! One file a filesystem.
+
+pub mod btrfs;
+pub mod dir;
+pub mod ext2;
+pub mod ext3;
+pub mod ext4;
+pub mod f2fs;
+mod mke2fs;
+pub mod tmpfs;
+pub mod xfs;
+
+/// One mebibyte.
+pub(crate) const MIB: u64 = 1 << 20;

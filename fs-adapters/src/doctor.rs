@@ -1,0 +1,113 @@
+//! What this machine can run, what it cannot, and what would help.
+
+use std::fmt;
+
+use crate::adapter::{ADAPTERS, Store, Target};
+use crate::kernel::{self, Support};
+use crate::set_up::{SetUp, SetUpError};
+use crate::tools::kernel_release;
+use crate::user::Privilege;
+
+/// One filesystem's line.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Finding {
+    /// The target.
+    pub target: String,
+    /// Whether it can be set up.
+    pub ready: bool,
+    /// Whether and how the kernel has it.
+    pub driver: String,
+    /// Its tools with their versions, or that they are missing.
+    pub tools: Vec<String>,
+    /// Why it cannot be set up; empty if it can.
+    pub reason: String,
+    /// What would help; empty if nothing is needed or known.
+    pub hint: String,
+}
+
+/// The whole report.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Report {
+    /// `uname -r`.
+    pub kernel: String,
+    /// What this user may do, in words.
+    pub user: String,
+    /// The filesystems, in the order of the tables.
+    pub findings: Vec<Finding>,
+}
+
+/// Looks; mounts nothing and makes nothing, but loads drivers if it may.
+pub fn doctor(env: &SetUp<'_>) -> Report {
+    let user = match Privilege::current() {
+        Privilege::Root => "root: everything",
+        Privilege::UserNamespace => {
+            "root of a user namespace: tmpfs and directories; real root would add loop devices"
+        }
+        Privilege::User => {
+            "ordinary user: directories, and tmpfs in a user namespace; root would add loop devices"
+        }
+    };
+    let findings = ADAPTERS.iter().filter_map(|adapter| {
+        adapter.profiles().first().map(|profile| Target {
+            adapter: *adapter,
+            profile,
+        })
+    });
+    Report {
+        kernel: kernel_release(),
+        user: user.to_owned(),
+        findings: findings.map(|target| find(target, env)).collect(),
+    }
+}
+
+fn find(target: Target, env: &SetUp<'_>) -> Finding {
+    let (reason, hint) = match target.check(env) {
+        Ok(()) => (String::new(), String::new()),
+        Err(SetUpError::Skipped { reason, hint }) => (reason, hint.unwrap_or_default()),
+        Err(other) => (other.to_string(), String::new()),
+    };
+    let driver = match target.adapter.store() {
+        Store::Directory => "whatever is mounted there".to_owned(),
+        Store::Memory | Store::Device(_) => match kernel::support(target.adapter.name()) {
+            Support::Registered => "in the kernel".to_owned(),
+            Support::Module(_) => "module, not loaded".to_owned(),
+            Support::Missing(_) => "not in this kernel".to_owned(),
+        },
+    };
+    let tools = target.tools().into_iter().map(|tool| match tool.version() {
+        Some(version) => format!("{} {version}", tool.name),
+        None if tool.find().is_some() => tool.name.to_owned(),
+        None => format!("{} missing ({})", tool.name, tool.hint()),
+    });
+    Finding {
+        target: target.to_string(),
+        ready: reason.is_empty(),
+        driver,
+        tools: tools.collect(),
+        reason,
+        hint,
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "kernel  {}\nuser    {}\n", self.kernel, self.user)?;
+        for finding in &self.findings {
+            let state = if finding.ready { "ready" } else { "no" };
+            writeln!(
+                f,
+                "{:<7} {state:<6} {:<26} {}",
+                finding.target,
+                finding.driver,
+                finding.tools.join(", ")
+            )?;
+            if !finding.ready {
+                writeln!(f, "{:14} {}", "", finding.reason)?;
+            }
+            if !finding.hint.is_empty() {
+                writeln!(f, "{:14} help: {}", "", finding.hint)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,161 @@
+//! Where a filesystem of ours lives, and what has to be undone when it is gone.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
+use punchbench_sys::blk;
+use punchbench_sys::io::AlignedBuf;
+use punchbench_sys::loopdev::LoopDevice;
+use tempfile::TempDir;
+
+use crate::set_up::{SetUpError, open_uncached};
+
+/// How much of a real device's beginning is cleared when we are done, so that no signature is left.
+const HEAD: usize = 2 << 20;
+
+/// Where a filesystem lives. Fields are released in the order in which they stand.
+#[derive(Debug)]
+pub(crate) enum Home {
+    /// A loop device over an unnamed file.
+    Loop {
+        discard: DiscardOff,
+        device: LoopDevice,
+        image: File,
+        size: u64,
+        _nodes: TempDir,
+    },
+    /// A real device.
+    Device {
+        discard: DiscardOff,
+        device: RealDevice,
+    },
+    /// The page cache.
+    Memory,
+    /// Somebody else's filesystem.
+    Directory,
+}
+
+impl Home {
+    /// The device's node and how much of it is used.
+    pub fn device(&self) -> Option<(&Path, u64)> {
+        match self {
+            Home::Loop { device, size, .. } => Some((device.path(), *size)),
+            Home::Device { device, .. } => Some((&device.path, device.size)),
+            Home::Memory | Home::Directory => None,
+        }
+    }
+
+    /// Whether the device itself was seen to have discard off.
+    pub fn discard_off(&self) -> bool {
+        match self {
+            Home::Loop { discard, .. } | Home::Device { discard, .. } => discard.off,
+            Home::Memory | Home::Directory => false,
+        }
+    }
+
+    /// Reads what is on the medium, not through the device's page cache. `None` where there is no medium.
+    /// Offset and length in multiples of 4096.
+    pub fn read_at(&self, at: u64, buf: &mut [u8]) -> Option<io::Result<()>> {
+        match self {
+            // The loop driver writes through this very file, so its page cache is the medium.
+            Home::Loop { image, .. } => Some(image.read_exact_at(buf, at)),
+            Home::Device { device, .. } => Some(read_direct(&device.path, at, buf)),
+            Home::Memory | Home::Directory => None,
+        }
+    }
+}
+
+fn read_direct(path: &PathBuf, at: u64, buf: &mut [u8]) -> io::Result<()> {
+    let file = open_uncached(path)?;
+    let mut aligned = AlignedBuf::new(buf.len(), 4096);
+    file.read_exact_at(&mut aligned, at)?;
+    buf.copy_from_slice(&aligned);
+    Ok(())
+}
+
+/// A real device that was claimed; its beginning is cleared on drop.
+#[derive(Debug)]
+pub(crate) struct RealDevice {
+    pub path: PathBuf,
+    pub file: File,
+    pub size: u64,
+}
+
+impl Drop for RealDevice {
+    fn drop(&mut self) {
+        // Only if nothing is mounted on it any more; and best effort: what stays is a signature of ours.
+        let exclusive = OpenOptions::new()
+            .write(true)
+            .custom_flags(OFlag::O_EXCL.bits())
+            .open(&self.path);
+        if let Ok(file) = exclusive {
+            let _ = file
+                .write_all_at(&vec![0; HEAD], 0)
+                .and_then(|()| file.sync_all());
+        }
+    }
+}
+
+/// A device's queue with discard switched off, and back to what it was when dropped.
+#[derive(Debug)]
+pub(crate) struct DiscardOff {
+    name: String,
+    before: u64,
+    off: bool,
+}
+
+impl DiscardOff {
+    /// Switches it off and reads back that it is; where sysfs cannot be written that is a note, as mkfs and
+    /// mount are told too and a freed block is looked at afterwards.
+    pub fn of(name: &str, facts: &mut Vec<String>) -> Result<Self, SetUpError> {
+        let unknown = |facts: &mut Vec<String>, why: String| {
+            facts.push(format!(
+                "discard: the queue of {name} could not be switched off ({why})"
+            ));
+            Ok(DiscardOff {
+                name: name.to_owned(),
+                before: 0,
+                off: false,
+            })
+        };
+        let before = match blk::discard_limit(name) {
+            Ok(before) => before,
+            Err(error) => return unknown(facts, error.to_string()),
+        };
+        if before > 0
+            && let Err(error) = blk::set_discard_limit(name, 0)
+        {
+            return unknown(facts, error.to_string());
+        }
+        let this = DiscardOff {
+            name: name.to_owned(),
+            before,
+            off: true,
+        };
+        match blk::discard_limit(name) {
+            Ok(0) => {
+                facts.push(format!(
+                    "discard: off in the queue of {name} (was {before})"
+                ));
+                Ok(this)
+            }
+            Ok(limit) => Err(SetUpError::Error(format!(
+                "{name} still discards up to {limit} bytes after its limit was set to 0"
+            ))),
+            Err(error) => Err(SetUpError::Error(format!(
+                "cannot read back the discard limit of {name}: {error}"
+            ))),
+        }
+    }
+}
+
+impl Drop for DiscardOff {
+    fn drop(&mut self) {
+        if self.off && self.before > 0 {
+            let _ = blk::set_discard_limit(&self.name, self.before);
+        }
+    }
+}

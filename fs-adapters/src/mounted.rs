@@ -1,0 +1,411 @@
+//! A filesystem that is mounted and was looked over: where its files go, who serves it, what it can do; and
+//! its end: unmounted, checked, detached.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use punchbench_scenarios::Capability;
+use punchbench_sys::mount;
+use tempfile::TempDir;
+
+use crate::adapter::{Addresses, Store, Target};
+use crate::discard;
+use crate::fsck::FsckResult;
+use crate::home::Home;
+use crate::probe::{Abilities, Medium};
+use crate::reuse::Reuse;
+use crate::set_up::SetUpError;
+use crate::subject::SubjectOptions;
+use crate::user::ROOT_WOULD_ADD;
+
+/// How long an unmount waits for the last user to go.
+const BUSY_TIME: Duration = Duration::from_secs(3);
+
+/// Pause between tries: nothing tells when a mount stops being busy.
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
+
+/// Files smaller than this may live in their inode (btrfs, f2fs, ext4) and have no blocks.
+const INLINE_LIMIT: u64 = 64 << 10;
+
+/// Types whose page cache is their store.
+const MEMORY_TYPES: [&str; 3] = ["tmpfs", "ramfs", "hugetlbfs"];
+
+/// Sizes of a mounted filesystem, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Allocation unit, as the mount tells.
+    pub block: u64,
+    /// Page size.
+    pub page: u64,
+    /// Free for our files.
+    pub free: u64,
+    /// A file of the scenarios must be larger than this to have blocks.
+    pub inline_limit: u64,
+    /// What the addresses of extents are.
+    pub addresses: Addresses,
+}
+
+/// A mount of ours; unmounted on drop.
+#[derive(Debug)]
+pub(crate) struct MountPoint {
+    source: String,
+    fstype: String,
+    data: String,
+    mounted: bool,
+    /// After the mount has gone.
+    directory: TempDir,
+}
+
+impl MountPoint {
+    pub fn mount(
+        directory: TempDir,
+        source: &str,
+        fstype: &str,
+        data: &str,
+    ) -> Result<Self, SetUpError> {
+        let mut point = MountPoint {
+            source: source.to_owned(),
+            fstype: fstype.to_owned(),
+            data: data.to_owned(),
+            mounted: false,
+            directory,
+        };
+        point.mount_again()?;
+        Ok(point)
+    }
+
+    fn mount_again(&mut self) -> Result<(), SetUpError> {
+        mount::mount(
+            &self.source,
+            self.directory.path(),
+            &self.fstype,
+            &self.data,
+        )
+        .map_err(|error| {
+            let what = format!(
+                "mount {} as {} with `{}`",
+                self.source, self.fstype, self.data
+            );
+            match error.raw_os_error().map(Errno::from_raw) {
+                Some(Errno::ENODEV) => SetUpError::skipped(
+                    format!("the kernel has no {}", self.fstype),
+                    format!("load the module {}", self.fstype),
+                ),
+                Some(Errno::EPERM | Errno::EACCES) => {
+                    SetUpError::skipped(format!("not allowed to {what}"), ROOT_WOULD_ADD)
+                }
+                _ => SetUpError::Error(format!("cannot {what}: {error} (the kernel log has more)")),
+            }
+        })?;
+        self.mounted = true;
+        Ok(())
+    }
+
+    fn unmount(&mut self) -> io::Result<()> {
+        let deadline = Instant::now() + BUSY_TIME;
+        while self.mounted {
+            match mount::unmount(self.directory.path()) {
+                Ok(()) => self.mounted = false,
+                Err(error)
+                    if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline =>
+                {
+                    std::thread::sleep(BUSY_PAUSE);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for MountPoint {
+    fn drop(&mut self) {
+        if self.mounted && mount::unmount(self.directory.path()).is_err() {
+            // Somebody still holds a file: the mount leaves the namespace now, the filesystem with its last user.
+            let _ = mount::detach(self.directory.path());
+        }
+    }
+}
+
+/// A target that is set up. Fields are released in the order in which they stand.
+#[derive(Debug)]
+pub struct Mounted {
+    target: Target,
+    point: Option<MountPoint>,
+    home: Home,
+    /// The directory of `--in DIR`; it goes with all that is in it.
+    _directory: Option<TempDir>,
+    dir: PathBuf,
+    driver: String,
+    shape: Shape,
+    abilities: Abilities,
+    facts: Vec<String>,
+    tool_time: Duration,
+}
+
+impl Mounted {
+    pub(crate) fn on(
+        target: Target,
+        point: MountPoint,
+        home: Home,
+        facts: Vec<String>,
+        tool_time: Duration,
+    ) -> Result<Self, SetUpError> {
+        let dir = point.directory.path().to_owned();
+        Mounted::look_over(target, Some(point), home, None, dir, facts, tool_time)
+    }
+
+    pub(crate) fn in_directory(target: Target, directory: TempDir) -> Result<Self, SetUpError> {
+        let dir = directory.path().to_owned();
+        Mounted::look_over(
+            target,
+            None,
+            Home::Directory,
+            Some(directory),
+            dir,
+            Vec::new(),
+            Duration::ZERO,
+        )
+    }
+
+    fn look_over(
+        target: Target,
+        point: Option<MountPoint>,
+        home: Home,
+        _directory: Option<TempDir>,
+        dir: PathBuf,
+        mut facts: Vec<String>,
+        tool_time: Duration,
+    ) -> Result<Self, SetUpError> {
+        let entry = mount::mount_of(&dir).map_err(SetUpError::io("find the mount in mountinfo"))?;
+        facts.push(format!(
+            "mount: {} {} ({})",
+            entry.fstype, entry.options, entry.super_options
+        ));
+        let on_device = matches!(target.adapter.store(), Store::Device(_));
+        if on_device
+            && entry
+                .super_options
+                .split(',')
+                .any(|o| o == "discard" || o.starts_with("discard="))
+        {
+            return Err(SetUpError::Error(format!(
+                "mounted with discard though told not to: {}",
+                entry.super_options
+            )));
+        }
+        let driver = serving_driver(&home, &entry.fstype);
+        if driver != target.adapter.name() {
+            facts.push(format!("driver: {driver}"));
+        }
+        let stat = nix::sys::statfs::statfs(&dir)
+            .map_err(io::Error::from)
+            .map_err(SetUpError::io("statfs"))?;
+        let block = stat.block_size().unsigned_abs();
+        let shape = Shape {
+            block,
+            page: punchbench_sys::map::page_size() as u64,
+            free: stat.blocks_available() * block,
+            inline_limit: INLINE_LIMIT,
+            addresses: match target.adapter.store() {
+                Store::Device(on_device) => on_device.addresses(),
+                Store::Memory => Addresses::None,
+                Store::Directory => Addresses::Logical,
+            },
+        };
+        let medium = Medium {
+            home: &home,
+            addresses: shape.addresses,
+        };
+        if on_device {
+            facts.push(discard::assert_kept(&dir, &medium)?);
+        }
+        let abilities = Abilities::probe(&dir, &medium)
+            .map_err(SetUpError::io(format!("probe {}", dir.display())))?;
+        Ok(Mounted {
+            target,
+            point,
+            home,
+            _directory,
+            dir,
+            driver,
+            shape,
+            abilities,
+            facts,
+            tool_time,
+        })
+    }
+
+    /// What was set up.
+    pub fn target(&self) -> Target {
+        self.target
+    }
+
+    /// Where files go.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The driver that really serves it, such as `ext4` for an ext2 image.
+    pub fn driver(&self) -> &str {
+        &self.driver
+    }
+
+    /// Sizes.
+    pub fn geometry(&self) -> Shape {
+        self.shape
+    }
+
+    /// What the scenario language's units mean here.
+    pub fn units(&self) -> punchbench_scenarios::Geometry {
+        punchbench_scenarios::Geometry {
+            page: self.shape.page,
+            block: self.shape.block,
+        }
+    }
+
+    /// Whether an operation works here, else why not.
+    pub fn capability(&self, capability: Capability) -> Result<(), &str> {
+        self.abilities.of(capability)
+    }
+
+    /// What is worth keeping in the record.
+    pub fn facts(&self) -> &[String] {
+        &self.facts
+    }
+
+    /// The page cache is the store: there is nothing to evict to, nor to mount again.
+    pub fn cache_is_store(&self) -> bool {
+        MEMORY_TYPES.contains(&self.driver.as_str())
+    }
+
+    /// How a freed block gets a new owner.
+    pub fn reuse(&self) -> Reuse {
+        if self.cache_is_store() {
+            return Reuse::Never("it has no blocks");
+        }
+        self.target.adapter.reuse(&self.driver)
+    }
+
+    /// How files must be written and looked at here. `chunk` is a round's range in bytes, `reuse` whether
+    /// freed blocks should come to be free.
+    pub fn subject_options(&self, chunk: u64, reuse: bool) -> SubjectOptions {
+        let piecewise = reuse && matches!(self.reuse(), Reuse::Plan(plan) if plan.piecewise);
+        let usual = SubjectOptions {
+            cache_is_store: self.cache_is_store(),
+            ..SubjectOptions::default()
+        };
+        match usize::try_from(chunk) {
+            Ok(step) if piecewise => SubjectOptions {
+                step,
+                sync_steps: true,
+                ..usual
+            },
+            _ => usual,
+        }
+    }
+
+    /// The filesystem is somebody else's: never filled up, unmounted or checked.
+    pub fn is_foreign(&self) -> bool {
+        matches!(self.home, Home::Directory)
+    }
+
+    /// The kernel's name for the device, such as `loop3`.
+    pub fn device_name(&self) -> Option<String> {
+        let (path, _) = self.home.device()?;
+        Some(path.file_name()?.to_string_lossy().into_owned())
+    }
+
+    /// The device's node.
+    pub fn device_path(&self) -> Option<&Path> {
+        self.home.device().map(|(path, _)| path)
+    }
+
+    /// Whether extents' addresses are places on the medium that [`Mounted::read_medium`] can look at.
+    pub fn medium_is_readable(&self) -> bool {
+        self.shape.addresses == Addresses::Device && self.home.device().is_some()
+    }
+
+    /// Reads the medium at a device address, not through the device's page cache; offset and length in
+    /// multiples of 4096.
+    pub fn read_medium(&self, at: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.home
+            .read_at(at, buf)
+            .unwrap_or_else(|| Err(io::ErrorKind::Unsupported.into()))
+    }
+
+    /// Whether it can be unmounted and mounted again with its files kept.
+    pub fn can_remount(&self) -> bool {
+        self.point.is_some() && self.home.device().is_some()
+    }
+
+    /// Unmounts and mounts again, so that nothing in memory is left of it; no file on it may be open.
+    pub fn remount(&mut self) -> Result<(), SetUpError> {
+        self.unmount()?;
+        match &mut self.point {
+            Some(point) => point.mount_again(),
+            None => Ok(()),
+        }
+    }
+
+    /// Unmounts if mounted, checks, and leaves it unmounted. `Err` only if the bench failed.
+    pub fn fsck(&mut self) -> Result<FsckResult, SetUpError> {
+        let Store::Device(on_device) = self.target.adapter.store() else {
+            return Ok(FsckResult::NotRun(format!(
+                "{} has nothing to check",
+                self.target
+            )));
+        };
+        self.unmount()?;
+        let Some((path, _)) = self.home.device() else {
+            return Ok(FsckResult::NotRun("there is no device".to_owned()));
+        };
+        let mut words: Vec<String> = on_device
+            .fsck_arguments()
+            .iter()
+            .map(|word| (*word).to_owned())
+            .collect();
+        words.push(path.to_string_lossy().into_owned());
+        Ok(match on_device.fsck_tool().run(&words, self.tool_time) {
+            Ok(output) => on_device.judge_fsck(&output),
+            Err(error) => FsckResult::NotRun(error.to_string()),
+        })
+    }
+
+    /// The end: unmounted, checked and detached.
+    pub fn finish(mut self) -> FsckResult {
+        self.fsck()
+            .unwrap_or_else(|error| FsckResult::NotRun(error.to_string()))
+    }
+
+    fn unmount(&mut self) -> Result<(), SetUpError> {
+        if !self.can_remount() {
+            return Err(SetUpError::Unsupported {
+                reason: format!("{} cannot be unmounted with its files kept", self.target),
+            });
+        }
+        match &mut self.point {
+            Some(point) => point
+                .unmount()
+                .map_err(SetUpError::io(format!("unmount {}", self.dir.display()))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// mountinfo names the type that was asked for; ext4's sysfs directory tells when its driver serves the
+/// older formats.
+fn serving_driver(home: &Home, fstype: &str) -> String {
+    let name = home
+        .device()
+        .and_then(|(path, _)| path.file_name())
+        .map(|name| name.to_string_lossy().into_owned());
+    let by_ext4 = name.is_some_and(|name| Path::new("/sys/fs/ext4").join(name).is_dir());
+    if by_ext4 && matches!(fstype, "ext2" | "ext3") {
+        "ext4".to_owned()
+    } else {
+        fstype.to_owned()
+    }
+}

@@ -1,0 +1,335 @@
+//! From a target to a mounted filesystem: what stands in the way is told apart from what went wrong.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use punchbench_sys::blk;
+use punchbench_sys::loopdev::{LoopDevice, LoopError};
+use tempfile::TempDir;
+
+use crate::adapter::{MkfsPlan, OnDevice, Store, Target};
+use crate::device::{self, DeviceChoice};
+use crate::home::{DiscardOff, Home, RealDevice};
+use crate::image::{self, Background};
+use crate::kernel::{self, Support};
+use crate::mounted::{MountPoint, Mounted};
+use crate::tag::Tag;
+use crate::tools::Version;
+use crate::user::{Privilege, ROOT_WOULD_ADD};
+
+/// How long mkfs or fsck may take, slow emulation included.
+pub const TOOL_TIME: Duration = Duration::from_secs(120);
+
+/// What a target is set up with.
+#[derive(Clone)]
+pub struct SetUp<'a> {
+    /// Marks everything acquired as the runner's.
+    pub tag: &'a Tag,
+    /// Where directories of our own are made: mount points and device nodes.
+    pub work_dir: &'a Path,
+    /// The directory for images, if the user named one; else the fastest place with room.
+    pub image_dir: Option<&'a Path>,
+    /// A real device instead of an image.
+    pub device: Option<&'a DeviceChoice>,
+    /// The directory that the target `dir` works in.
+    pub in_dir: Option<&'a Path>,
+    /// How much an image should hold; more if the filesystem needs it, less if there is no room.
+    pub size: u64,
+    /// The bytes of the device before mkfs.
+    pub background: Background<'a>,
+    /// How long mkfs or fsck may take.
+    pub tool_time: Duration,
+}
+
+impl<'a> SetUp<'a> {
+    /// With the defaults.
+    pub fn new(tag: &'a Tag, work_dir: &'a Path, background: Background<'a>) -> Self {
+        SetUp {
+            tag,
+            work_dir,
+            image_dir: None,
+            device: None,
+            in_dir: None,
+            size: image::USUAL_SIZE,
+            background,
+            tool_time: TOOL_TIME,
+        }
+    }
+}
+
+impl std::fmt::Debug for SetUp<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SetUp")
+            .field("tag", &self.tag)
+            .field("work_dir", &self.work_dir)
+            .field("image_dir", &self.image_dir)
+            .field("device", &self.device)
+            .field("in_dir", &self.in_dir)
+            .field("size", &self.size)
+            .field("tool_time", &self.tool_time)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a target is not set up.
+#[derive(Debug, thiserror::Error)]
+pub enum SetUpError {
+    /// A tool, a driver or a privilege is missing.
+    #[error("{reason}")]
+    Skipped {
+        /// What is missing.
+        reason: String,
+        /// What would help.
+        hint: Option<String>,
+    },
+    /// The target cannot be had on this kernel or device at all.
+    #[error("{reason}")]
+    Unsupported {
+        /// Why.
+        reason: String,
+    },
+    /// The bench failed.
+    #[error("{0}")]
+    Error(String),
+}
+
+impl SetUpError {
+    pub(crate) fn skipped(reason: impl Into<String>, hint: impl Into<String>) -> Self {
+        SetUpError::Skipped {
+            reason: reason.into(),
+            hint: Some(hint.into()),
+        }
+    }
+
+    pub(crate) fn io(what: impl std::fmt::Display) -> impl FnOnce(io::Error) -> SetUpError {
+        let what = what.to_string();
+        move |error| SetUpError::Error(format!("cannot {what}: {error}"))
+    }
+}
+
+impl Target {
+    /// What stands in the way of this target here, found without changing anything but loading drivers.
+    pub fn check(&self, env: &SetUp<'_>) -> Result<(), SetUpError> {
+        let privilege = Privilege::current();
+        match self.adapter.store() {
+            Store::Directory => match env.in_dir {
+                Some(_) => Ok(()),
+                None => Err(SetUpError::skipped(
+                    "no directory was named",
+                    "name one with --in DIR",
+                )),
+            },
+            Store::Memory => {
+                if !privilege.may_mount_tmpfs() {
+                    return Err(SetUpError::skipped(
+                        "mounting tmpfs needs a user namespace of its own, or root",
+                        "allow user namespaces, or run as root",
+                    ));
+                }
+                self.check_kernel()
+            }
+            Store::Device(_) => {
+                if !privilege.may_use_devices() {
+                    return Err(SetUpError::skipped(ROOT_WOULD_ADD, "run as root"));
+                }
+                self.check_kernel()?;
+                if let Some(tool) = self.tools().into_iter().find(|tool| tool.find().is_none()) {
+                    return Err(SetUpError::skipped(
+                        format!("{} is not installed", tool.name),
+                        tool.hint(),
+                    ));
+                }
+                if env.device.is_none() && !kernel::load_loop() {
+                    return Err(SetUpError::skipped(
+                        LoopError::NoDriver.to_string(),
+                        "load the module loop",
+                    ));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn check_kernel(&self) -> Result<(), SetUpError> {
+        match kernel::load(self.adapter.name()) {
+            Support::Registered => Ok(()),
+            Support::Module(why) => Err(SetUpError::skipped(why, "load the module as root")),
+            Support::Missing(why) => Err(SetUpError::skipped(
+                why,
+                format!("boot a kernel with {}", self.adapter.name()),
+            )),
+        }
+    }
+
+    /// Makes it, mounts it and looks it over. What it acquires, the result releases when dropped.
+    pub fn set_up(&self, env: &SetUp<'_>) -> Result<Mounted, SetUpError> {
+        self.check(env)?;
+        match self.adapter.store() {
+            Store::Directory => {
+                let parent = env.in_dir.unwrap_or(env.work_dir);
+                let directory = own_directory(env.tag, parent)?;
+                Mounted::in_directory(*self, directory)
+            }
+            Store::Memory => {
+                // The source of a tmpfs is free text: it carries the tag.
+                let data = format!("size={},mode=700", env.size);
+                let point = MountPoint::mount(
+                    own_directory(env.tag, env.work_dir)?,
+                    &env.tag.to_string(),
+                    "tmpfs",
+                    &data,
+                )?;
+                Mounted::on(*self, point, Home::Memory, Vec::new(), env.tool_time)
+            }
+            Store::Device(on_device) => self.set_up_on_device(on_device, env),
+        }
+    }
+
+    fn set_up_on_device(
+        &self,
+        on_device: &dyn OnDevice,
+        env: &SetUp<'_>,
+    ) -> Result<Mounted, SetUpError> {
+        let mut facts = Vec::new();
+        let home = match env.device {
+            Some(choice) => real_device(on_device, choice, env, &mut facts)?,
+            None => loop_device(on_device, env, &mut facts)?,
+        };
+        let (path, size) = home
+            .device()
+            .ok_or_else(|| SetUpError::Error("a device has no path".to_owned()))?;
+        self.mkfs(on_device, path, size, env.tool_time, &mut facts)?;
+        let source = path.to_string_lossy().into_owned();
+        let data = on_device.mount_data(self.profile);
+        let point = MountPoint::mount(
+            own_directory(env.tag, env.work_dir)?,
+            &source,
+            self.adapter.name(),
+            &data,
+        )?;
+        Mounted::on(*self, point, home, facts, env.tool_time)
+    }
+
+    fn mkfs(
+        &self,
+        on_device: &dyn OnDevice,
+        path: &Path,
+        size: u64,
+        limit: Duration,
+        facts: &mut Vec<String>,
+    ) -> Result<(), SetUpError> {
+        let tool = on_device.mkfs_tool();
+        let version_line = tool.version_line().unwrap_or_default();
+        let plan = MkfsPlan {
+            profile: self.profile,
+            kernel: Version::of_kernel(),
+            tool: Version::find(&version_line).unwrap_or(Version(0, 0, 0)),
+            size,
+        };
+        let mut words = on_device.mkfs_arguments(&plan);
+        words.push(path.to_string_lossy().into_owned());
+        words.extend(on_device.mkfs_trailing(&plan));
+        let output = tool
+            .run(&words, limit)
+            .map_err(|error| SetUpError::Error(error.to_string()))?;
+        facts.push(format!("mkfs: {} ({version_line})", output.command));
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(SetUpError::Error(format!(
+            "`{}` ended with {}: {}",
+            output.command,
+            output.ending(),
+            output.gist()
+        )))
+    }
+}
+
+/// A directory that a sweep recognises.
+fn own_directory(tag: &Tag, parent: &Path) -> Result<TempDir, SetUpError> {
+    tempfile::Builder::new()
+        .prefix(&tag.directory_prefix())
+        .tempdir_in(parent)
+        .map_err(SetUpError::io(format!(
+            "make a directory in {}",
+            parent.display()
+        )))
+}
+
+fn loop_device(
+    on_device: &dyn OnDevice,
+    env: &SetUp<'_>,
+    facts: &mut Vec<String>,
+) -> Result<Home, SetUpError> {
+    let image = image::create(
+        env.image_dir,
+        on_device.minimum_size(),
+        env.size,
+        env.background,
+    )
+    .map_err(|error| SetUpError::Error(error.to_string()))?;
+    facts.push(format!("image: {}", image.place));
+    let nodes = own_directory(env.tag, env.work_dir)?;
+    let device = LoopDevice::attach(&image.file, &env.tag.to_string(), false, nodes.path())
+        .map_err(|error| match error {
+            LoopError::NoDriver => SetUpError::skipped(error.to_string(), "load the module loop"),
+            LoopError::NotPermitted { .. } => {
+                SetUpError::skipped(error.to_string(), ROOT_WOULD_ADD)
+            }
+            LoopError::Contended | LoopError::TagTooLong(_) | LoopError::Io { .. } => {
+                SetUpError::Error(error.to_string())
+            }
+        })?;
+    let discard = DiscardOff::of(&device.name(), facts)?;
+    Ok(Home::Loop {
+        discard,
+        device,
+        image: image.file,
+        size: image.size,
+        _nodes: nodes,
+    })
+}
+
+fn real_device(
+    on_device: &dyn OnDevice,
+    choice: &DeviceChoice,
+    env: &SetUp<'_>,
+    facts: &mut Vec<String>,
+) -> Result<Home, SetUpError> {
+    let free = device::claim(choice, on_device.minimum_size())
+        .map_err(|error| SetUpError::Error(error.to_string()))?;
+    let size = free.size.min(env.size.max(on_device.minimum_size()));
+    facts.push(format!(
+        "device: {}, the first {} of {} MiB",
+        free.path.display(),
+        size >> 20,
+        free.size >> 20
+    ));
+    let discard = DiscardOff::of(&free.name, facts)?;
+    let device = RealDevice {
+        path: free.path,
+        file: free.file,
+        size,
+    };
+    image::stamp(&device.file, size, env.background)
+        .and_then(|()| device.file.sync_all())
+        .and_then(|()| blk::flush_buffers(&device.file))
+        .map_err(SetUpError::io(format!("stamp {}", device.path.display())))?;
+    Ok(Home::Device { discard, device })
+}
+
+/// Opens a file for direct reads where that works, else as usual.
+pub(crate) fn open_uncached(path: &PathBuf) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let direct = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::fcntl::OFlag::O_DIRECT.bits())
+        .open(path);
+    match direct {
+        Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => File::open(path),
+        other => other,
+    }
+}

@@ -1,0 +1,303 @@
+//! Every adapter on a real mount: set up, looked over, remounted, checked, found damaged when it is, and
+//! gone without a trace. What this machine cannot mount is skipped with the reason.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use punchbench_fs::{
+    Ballast, FsckResult, Mounted, Privilege, Reuse, SetUp, SetUpError, Tag, Target,
+};
+use punchbench_scenarios::Capability;
+use punchbench_sys::{loopdev, mount};
+
+type Outcome = Result<Completion, Failed>;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    let mut trials = Vec::new();
+    for target in Target::all(true) {
+        trials.push(Trial::ignorable_test(
+            format!("{target}::comes_up_and_goes"),
+            move || come_up_and_go(target),
+        ));
+        if target.adapter.name() != "dir" {
+            trials.push(Trial::ignorable_test(
+                format!("{target}::leaves_nothing"),
+                move || leave_nothing(target),
+            ));
+        }
+    }
+    for name in ["ext4", "ext3", "ext2", "xfs", "btrfs", "f2fs"] {
+        trials.push(Trial::ignorable_test(
+            format!("{name}::damage_is_found"),
+            move || damage_is_found(name),
+        ));
+        trials.push(Trial::ignorable_test(
+            format!("{name}::is_filled_up"),
+            move || fill_up(name),
+        ));
+    }
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// The bytes of a device before mkfs.
+fn background(at: u64, bytes: &mut [u8]) {
+    for (index, byte) in bytes.iter_mut().enumerate() {
+        *byte = 0xE0 | ((at + index as u64) >> 12) as u8 & 0x0F;
+    }
+}
+
+/// Runs a test with a target mounted in a mount namespace that only this thread sees.
+fn with<T>(target: Target, body: impl FnOnce(Mounted, &Path) -> T) -> Result<T, Completion> {
+    let work = tempfile::tempdir().expect("a temporary directory");
+    if Privilege::current().may_mount_tmpfs() {
+        mount::enter_private_namespace().expect("a mount namespace");
+    }
+    let tag = Tag::of_this_process();
+    let mut env = SetUp::new(&tag, work.path(), &background);
+    env.in_dir = Some(work.path());
+    match target.set_up(&env) {
+        Ok(mounted) => Ok(body(mounted, work.path())),
+        Err(SetUpError::Skipped { reason, hint }) => {
+            assert!(
+                !reason.is_empty() && hint.is_some(),
+                "a skip without a reason or a hint"
+            );
+            Err(Completion::ignored_with(reason))
+        }
+        Err(error) => panic!("{target}: {error}"),
+    }
+}
+
+fn outcome(result: Result<(), Completion>) -> Outcome {
+    Ok(result.err().unwrap_or(Completion::Completed))
+}
+
+/// What is known of the ones that we mount ourselves; probing must find it.
+fn known(name: &str) -> (&'static [Capability], &'static [Capability]) {
+    use Capability::*;
+    match name {
+        "ext4" => (
+            &[
+                PunchHole,
+                ZeroRange,
+                CollapseRange,
+                InsertRange,
+                Nowait,
+                DirectRead,
+                Fiemap,
+            ],
+            &[Dedupe],
+        ),
+        "ext3" | "ext2" => (
+            &[PunchHole, DirectRead, Fiemap],
+            &[CollapseRange, InsertRange, Dedupe],
+        ),
+        "xfs" => (
+            &[
+                PunchHole,
+                ZeroRange,
+                CollapseRange,
+                InsertRange,
+                Dedupe,
+                DirectRead,
+                Fiemap,
+            ],
+            &[],
+        ),
+        "btrfs" => (
+            &[PunchHole, ZeroRange, Dedupe, Fiemap],
+            &[CollapseRange, InsertRange],
+        ),
+        "f2fs" => (
+            &[PunchHole, ZeroRange, CollapseRange, InsertRange, Fiemap],
+            &[Dedupe],
+        ),
+        "tmpfs" => (&[PunchHole], &[CollapseRange, Dedupe, DirectRead, Fiemap]),
+        _ => (&[], &[]),
+    }
+}
+
+fn come_up_and_go(target: Target) -> Outcome {
+    let result = with(target, |mut mounted, _| {
+        for fact in mounted.facts() {
+            eprintln!("{target}: {fact}");
+        }
+        let name = target.adapter.name();
+        let drivers = target.adapter.drivers();
+        assert!(
+            drivers.is_empty() || drivers.contains(&mounted.driver()),
+            "served by {}",
+            mounted.driver()
+        );
+        let (can, cannot) = known(name);
+        for capability in can {
+            assert_eq!(mounted.capability(*capability), Ok(()), "{capability:?}");
+        }
+        for capability in cannot {
+            assert!(
+                mounted.capability(*capability).is_err(),
+                "{capability:?} on {name}"
+            );
+        }
+        assert_eq!(
+            fs::read_dir(mounted.dir())
+                .unwrap()
+                .filter(|e| e.as_ref().unwrap().file_name() != "lost+found")
+                .count(),
+            0,
+            "scratch files are left"
+        );
+        assert_eq!(mounted.cache_is_store(), mounted.driver() == "tmpfs");
+        if mounted.device_name().is_some() {
+            assert_eq!(mounted.geometry().block, 4096);
+            assert!(
+                mounted.geometry().free > 64 << 20,
+                "only {} bytes are free",
+                mounted.geometry().free
+            );
+        }
+        if !mounted.can_remount() {
+            assert!(mounted.remount().is_err());
+            assert!(matches!(mounted.finish(), FsckResult::NotRun(_)));
+            return;
+        }
+        fs::write(mounted.dir().join("kept"), "kept").unwrap();
+        mounted.remount().unwrap();
+        assert_eq!(
+            fs::read_to_string(mounted.dir().join("kept")).unwrap(),
+            "kept"
+        );
+        assert_eq!(mounted.fsck().unwrap(), FsckResult::Clean);
+        assert_eq!(mounted.finish(), FsckResult::Clean);
+    });
+    outcome(result)
+}
+
+fn leave_nothing(target: Target) -> Outcome {
+    let result = with(target, |mounted, work| {
+        let (dir, number) = (mounted.dir().to_owned(), mounted.device_name());
+        // Even with a file open, so that it cannot be unmounted in order.
+        let file = File::create(dir.join("open")).unwrap();
+        drop(mounted);
+        drop(file);
+        assert!(
+            !mount::table_of("thread-self")
+                .unwrap()
+                .iter()
+                .any(|entry| entry.at == dir),
+            "it is still mounted"
+        );
+        let used: Vec<String> = loopdev::in_use()
+            .unwrap()
+            .into_iter()
+            .map(|status| format!("loop{} {}", status.number, status.tag))
+            .collect();
+        let ours = number.filter(|name| {
+            used.iter()
+                .any(|line| line.starts_with(&format!("{name} {}", Tag::of_this_process())))
+        });
+        // Another test may have taken the same device, with the same tag: then it has a mount.
+        if let Some(name) = ours {
+            let mounts = fs::read_dir(format!("/proc/{}/task", std::process::id()))
+                .unwrap()
+                .flatten()
+                .any(|task| {
+                    let path = format!(
+                        "{}/task/{}",
+                        std::process::id(),
+                        task.file_name().to_string_lossy()
+                    );
+                    mount::table_of(&path)
+                        .is_ok_and(|table| table.iter().any(|entry| entry.source.ends_with(&name)))
+                });
+            assert!(mounts, "{name} is still attached");
+        }
+        assert_eq!(
+            fs::read_dir(work).unwrap().count(),
+            0,
+            "directories are left"
+        );
+    });
+    outcome(result)
+}
+
+/// Overwrites metadata behind the filesystem's back: fsck must see it, or nobody should trust its "clean".
+fn damage_is_found(name: &str) -> Outcome {
+    let target = Target::parse(name).unwrap();
+    let result = with(target, |mut mounted, _| {
+        for index in 0..200 {
+            fs::write(
+                mounted.dir().join(format!("file{index}")),
+                vec![index; 100_000],
+            )
+            .unwrap();
+        }
+        assert_eq!(mounted.fsck().unwrap(), FsckResult::Clean);
+        let device = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(mounted.device_path().unwrap())
+            .unwrap();
+        spoil(name, &device);
+        device.sync_all().unwrap();
+        drop(device);
+        match mounted.finish() {
+            FsckResult::Damaged(text) => eprintln!(
+                "{name}: {}",
+                text.lines().take(3).collect::<Vec<_>>().join(" / ")
+            ),
+            other => panic!("spoilt, and fsck says {other:?}"),
+        }
+    });
+    outcome(result)
+}
+
+/// Puts noise over metadata but not over the superblock.
+fn spoil(name: &str, device: &File) {
+    let stretches: &[(u64, usize)] = match name {
+        // Inode and block bitmaps and inode tables of the first group.
+        "ext4" | "ext3" | "ext2" => &[(256 << 10, 2 << 20)],
+        // Inodes of the root directory's chunk.
+        "xfs" => &[(64 << 10, 128 << 10)],
+        "btrfs" => &[(20 << 20, 12 << 20)],
+        // Behind both checkpoints: SIT and NAT.
+        _ => &[(6 << 20, 8 << 20)],
+    };
+    for (at, len) in stretches {
+        device.write_all_at(&vec![0x5A; *len], *at).unwrap();
+    }
+}
+
+/// Ballast must leave about as much as was asked, and give it all back.
+fn fill_up(name: &str) -> Outcome {
+    let target = Target::parse(name).unwrap();
+    let result = with(target, |mounted, _| {
+        assert!(matches!(mounted.reuse(), Reuse::Plan(_)));
+        let free = || {
+            let stat = nix::sys::statfs::statfs(mounted.dir()).unwrap();
+            stat.blocks_available() * stat.block_size().unsigned_abs()
+        };
+        let before = free();
+        let leave = 24 << 20;
+        let ballast = Ballast::fill(&mounted, leave).unwrap();
+        let left = free();
+        assert!(
+            left <= leave + (4 << 20),
+            "{left} bytes are left of {before}"
+        );
+        assert!(
+            ballast.bytes > before / 2,
+            "{} bytes of ballast in {before}",
+            ballast.bytes
+        );
+        drop(ballast);
+        nix::unistd::syncfs(File::open(mounted.dir()).unwrap()).unwrap();
+        assert!(free() > before / 10 * 9, "{} of {before} came back", free());
+        assert_eq!(mounted.finish(), FsckResult::Clean);
+    });
+    outcome(result)
+}
