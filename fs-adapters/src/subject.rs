@@ -194,4 +194,4 @@ fn failed<E: Into<io::Error>>(what: &'static str, on: &str) -> impl FnOnce(E) ->
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

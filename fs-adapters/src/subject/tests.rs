@@ -11,9 +11,9 @@ use tempfile::TempDir;
 
 use super::{SubjectOptions, SyscallSubjects};
 
-const PAGE: u64 = 4096;
-const SIZE: u64 = 64 * PAGE;
-const GEOMETRY: Geometry = Geometry {
+pub(crate) const PAGE: u64 = 4096;
+pub(crate) const SIZE: u64 = 64 * PAGE;
+pub(crate) const GEOMETRY: Geometry = Geometry {
     page: PAGE,
     block: PAGE,
 };
@@ -21,14 +21,14 @@ const GEOMETRY: Geometry = Geometry {
 const MAPPER: usize = 0;
 const PUNCHER: usize = 1;
 
-fn on(file: &str) -> OnRange {
+pub(crate) fn on(file: &str) -> OnRange {
     OnRange {
         file: file.into(),
         range: RangeExpr::chunk(),
     }
 }
 
-fn actor(role: Role, ops: Vec<Op>) -> Actor {
+pub(crate) fn actor(role: Role, ops: Vec<Op>) -> Actor {
     Actor {
         role,
         cold: false,
@@ -37,7 +37,7 @@ fn actor(role: Role, ops: Vec<Op>) -> Actor {
     }
 }
 
-fn scenario() -> Scenario {
+pub(crate) fn scenario() -> Scenario {
     let bytes = |count| Size {
         count,
         unit: Unit::Byte,
@@ -122,21 +122,21 @@ impl Bench {
     }
 }
 
-const VICTIM: FileId = 0;
-const OTHER: FileId = 1;
+pub(crate) const VICTIM: FileId = 0;
+pub(crate) const OTHER: FileId = 1;
 
 /// A byte that differs from its neighbours in every page.
 fn byte(at: u64) -> u8 {
     (at / PAGE * 31 + at % 251) as u8 | 1
 }
 
-fn pattern(at: u64, buf: &mut [u8]) {
+pub(crate) fn pattern(at: u64, buf: &mut [u8]) {
     for (i, b) in buf.iter_mut().enumerate() {
         *b = byte(at + i as u64);
     }
 }
 
-fn expected(at: u64, len: u64) -> Vec<u8> {
+pub(crate) fn expected(at: u64, len: u64) -> Vec<u8> {
     (at..at + len).map(byte).collect()
 }
 
