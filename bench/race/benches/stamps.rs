@@ -13,14 +13,18 @@ fn main() {
 #[divan::bench(args = SIZES)]
 fn memcpy(bencher: Bencher, size: usize) {
     let (from, mut to) = (vec![1u8; size], vec![0u8; size]);
-    bencher.counter(BytesCount::new(size)).bench_local(|| black_box(&mut to).copy_from_slice(black_box(&from)));
+    bencher
+        .counter(BytesCount::new(size))
+        .bench_local(|| black_box(&mut to).copy_from_slice(black_box(&from)));
 }
 
 #[divan::bench(args = SIZES)]
 fn fill(bencher: Bencher, size: usize) {
     let mut to = vec![0u8; size];
     let stamps = Stamps::new(7);
-    bencher.counter(BytesCount::new(size)).bench_local(|| stamps.fill(1, 2, 0, black_box(&mut to)));
+    bencher
+        .counter(BytesCount::new(size))
+        .bench_local(|| stamps.fill(1, 2, 0, black_box(&mut to)));
 }
 
 #[divan::bench(args = SIZES)]
@@ -28,5 +32,7 @@ fn verify(bencher: Bencher, size: usize) {
     let mut from = vec![0u8; size];
     let stamps = Stamps::new(7);
     stamps.fill(1, 2, 0, &mut from);
-    bencher.counter(BytesCount::new(size)).bench_local(|| stamps.matches(1, 2, 0, black_box(&from)));
+    bencher
+        .counter(BytesCount::new(size))
+        .bench_local(|| stamps.matches(1, 2, 0, black_box(&from)));
 }

@@ -29,13 +29,21 @@ impl Origin {
     fn advance(self, by: u64) -> Origin {
         match self {
             Origin::Zero => Origin::Zero,
-            Origin::Stamp { file, generation, offset } => Origin::Stamp { file, generation, offset: offset + by },
+            Origin::Stamp {
+                file,
+                generation,
+                offset,
+            } => Origin::Stamp {
+                file,
+                generation,
+                offset: offset + by,
+            },
         }
     }
 }
 
 /// The most origins that one byte may have at a time.
-const MOST: usize = 6;
+const MOST: usize = 4;
 
 /// A set of origins, never empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +55,10 @@ pub struct Legal {
 impl Legal {
     /// Exactly this.
     pub fn one(origin: Origin) -> Legal {
-        Legal { origins: [origin; MOST], len: 1 }
+        Legal {
+            origins: [origin; MOST],
+            len: 1,
+        }
     }
 
     /// The origins, each once.
@@ -59,7 +70,10 @@ impl Legal {
     pub fn extend(&mut self, other: &Legal) {
         for &origin in other.origins() {
             if !self.origins().contains(&origin) {
-                assert!(usize::from(self.len) < MOST, "more than {MOST} legal origins for one byte");
+                assert!(
+                    usize::from(self.len) < MOST,
+                    "more than {MOST} legal origins for one byte"
+                );
                 self.origins[usize::from(self.len)] = origin;
                 self.len += 1;
             }
@@ -67,7 +81,10 @@ impl Legal {
     }
 
     fn advance(&self, by: u64) -> Legal {
-        Legal { origins: self.origins.map(|o| o.advance(by)), len: self.len }
+        Legal {
+            origins: self.origins.map(|o| o.advance(by)),
+            len: self.len,
+        }
     }
 }
 
@@ -88,10 +105,19 @@ impl Piece {
         self.start + self.len
     }
 
+    /// What the byte at `offset` of the file may be.
+    pub fn legal_at(&self, offset: u64) -> Legal {
+        self.legal.advance(offset - self.start)
+    }
+
     /// The part of it within `range`, if any.
     fn clip(&self, range: &Range<u64>) -> Option<Piece> {
         let (start, end) = (self.start.max(range.start), self.end().min(range.end));
-        (start < end).then(|| Piece { start, len: end - start, legal: self.legal.advance(start - self.start) })
+        (start < end).then(|| Piece {
+            start,
+            len: end - start,
+            legal: self.legal.advance(start - self.start),
+        })
     }
 
     /// Whether `next` goes on where this one ends, so that one piece can say both.
@@ -102,7 +128,10 @@ impl Piece {
 
 /// An effect on content with its numbers filled in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "`at` and `len` are the range in bytes everywhere")]
+#[expect(
+    missing_docs,
+    reason = "`at` and `len` are the range in bytes everywhere"
+)]
 pub enum Change {
     /// Zeros within the file.
     Zero { at: u64, len: u64 },
@@ -111,7 +140,12 @@ pub enum Change {
     /// A hole is inserted; what was there moves up.
     Insert { at: u64, len: u64 },
     /// Stamps of `file`'s `generation`; extends the file if need be.
-    Overwrite { at: u64, len: u64, file: FileId, generation: u32 },
+    Overwrite {
+        at: u64,
+        len: u64,
+        file: FileId,
+        generation: u32,
+    },
 }
 
 /// The content of one file: sorted pieces without gaps from 0 to its size.
@@ -124,7 +158,15 @@ impl Content {
     /// A file of `size` bytes of its stamps.
     pub fn stamped(file: FileId, generation: u32, size: u64) -> Content {
         let mut content = Content::default();
-        content.push(Piece { start: 0, len: size, legal: Legal::one(Origin::Stamp { file, generation, offset: 0 }) });
+        content.push(Piece {
+            start: 0,
+            len: size,
+            legal: Legal::one(Origin::Stamp {
+                file,
+                generation,
+                offset: 0,
+            }),
+        });
         content
     }
 
@@ -141,7 +183,24 @@ impl Content {
     /// The pieces within a range, clipped to it; shorter than the range where the file ends.
     pub fn window(&self, range: Range<u64>) -> impl Iterator<Item = Piece> + '_ {
         let first = self.pieces.partition_point(|p| p.end() <= range.start);
-        self.pieces[first..].iter().map_while(move |p| p.clip(&range))
+        self.pieces[first..]
+            .iter()
+            .map_while(move |p| p.clip(&range))
+    }
+
+    /// A copy of the pieces within a range: a content that begins at the range's start, for working out
+    /// changes inside the range without copying the whole file.
+    pub fn part(&self, range: Range<u64>) -> Content {
+        Content {
+            pieces: self.window(range).collect(),
+        }
+    }
+
+    /// Puts a changed part back: it stands for everything of the file within `range`, and what lies behind
+    /// moves if the part has become shorter or longer.
+    pub fn put_back(&mut self, range: Range<u64>, part: &Content) {
+        let shift = part.pieces.last().map_or(range.start, Piece::end) as i64 - range.end as i64;
+        self.replace(range, &part.pieces, shift);
     }
 
     /// Applies one change.
@@ -150,29 +209,70 @@ impl Content {
             Change::Zero { at, len } => {
                 let end = (at + len).min(self.size());
                 if at < end {
-                    self.replace(at..end, &[Piece { start: at, len: end - at, legal: Legal::one(Origin::Zero) }], 0);
+                    self.replace(
+                        at..end,
+                        &[Piece {
+                            start: at,
+                            len: end - at,
+                            legal: Legal::one(Origin::Zero),
+                        }],
+                        0,
+                    );
                 }
             }
             Change::Collapse { at, len } => self.replace(at..at + len, &[], -(len as i64)),
             Change::Insert { at, len } => {
-                self.replace(at..at, &[Piece { start: at, len, legal: Legal::one(Origin::Zero) }], len as i64);
+                self.replace(
+                    at..at,
+                    &[Piece {
+                        start: at,
+                        len,
+                        legal: Legal::one(Origin::Zero),
+                    }],
+                    len as i64,
+                );
             }
-            Change::Overwrite { at, len, file, generation } => {
+            Change::Overwrite {
+                at,
+                len,
+                file,
+                generation,
+            } => {
                 if at > self.size() {
                     let size = self.size();
-                    self.push(Piece { start: size, len: at - size, legal: Legal::one(Origin::Zero) });
+                    self.push(Piece {
+                        start: size,
+                        len: at - size,
+                        legal: Legal::one(Origin::Zero),
+                    });
                 }
                 let end = (at + len).min(self.size());
-                let origin = Origin::Stamp { file, generation, offset: at };
+                let origin = Origin::Stamp {
+                    file,
+                    generation,
+                    offset: at,
+                };
                 // What lies beyond the old size is only pushed, so nothing behind it moves.
-                self.replace(at..end, &[Piece { start: at, len, legal: Legal::one(origin) }], 0);
+                self.replace(
+                    at..end,
+                    &[Piece {
+                        start: at,
+                        len,
+                        legal: Legal::one(origin),
+                    }],
+                    0,
+                );
             }
         }
     }
 
     /// Lets every byte also be what `other` holds there. Both must have the same size.
     pub fn unite(&mut self, other: &Content) {
-        assert_eq!(self.size(), other.size(), "a file cannot have two sizes at rest");
+        assert_eq!(
+            self.size(),
+            other.size(),
+            "a file cannot have two sizes at rest"
+        );
         let mine = std::mem::take(&mut self.pieces);
         let (mut a, mut b) = (0, 0);
         let mut at = 0;
@@ -192,7 +292,9 @@ impl Content {
     /// Replaces `range` by `with` and moves everything behind it by `shift`.
     fn replace(&mut self, range: Range<u64>, with: &[Piece], shift: i64) {
         let first = self.pieces.partition_point(|p| p.end() <= range.start);
-        let behind = self.pieces.partition_point(|p| p.start < range.end.max(range.start + 1));
+        let behind = self
+            .pieces
+            .partition_point(|p| p.start < range.end.max(range.start + 1));
         let rest = self.pieces.split_off(first.min(behind));
         for piece in &rest {
             if let Some(piece) = piece.clip(&(0..range.start)) {
@@ -228,7 +330,11 @@ mod tests {
 
     /// The same content, byte by byte.
     fn bytes(content: &Content) -> Vec<Legal> {
-        content.pieces().iter().flat_map(|p| (0..p.len).map(|i| p.legal.advance(i))).collect()
+        content
+            .pieces()
+            .iter()
+            .flat_map(|p| (0..p.len).map(|i| p.legal.advance(i)))
+            .collect()
     }
 
     fn change(size: u64) -> impl Strategy<Value = Change> {
@@ -237,8 +343,16 @@ mod tests {
             match kind {
                 0 => Change::Zero { at, len },
                 1 => Change::Collapse { at, len: fits },
-                2 => Change::Insert { at, len: len.min(8) },
-                _ => Change::Overwrite { at, len, file: 1, generation },
+                2 => Change::Insert {
+                    at,
+                    len: len.min(8),
+                },
+                _ => Change::Overwrite {
+                    at,
+                    len,
+                    file: 1,
+                    generation,
+                },
             }
         })
     }
@@ -254,12 +368,27 @@ mod tests {
                 model.drain(at as usize..(at + len) as usize);
             }
             Change::Insert { at, len } => {
-                model.splice(at as usize..at as usize, vec![Legal::one(Origin::Zero); len as usize]);
+                model.splice(
+                    at as usize..at as usize,
+                    vec![Legal::one(Origin::Zero); len as usize],
+                );
             }
-            Change::Overwrite { at, len, file, generation } => {
-                model.resize(model.len().max((at + len) as usize), Legal::one(Origin::Zero));
+            Change::Overwrite {
+                at,
+                len,
+                file,
+                generation,
+            } => {
+                model.resize(
+                    model.len().max((at + len) as usize),
+                    Legal::one(Origin::Zero),
+                );
                 for i in at..at + len {
-                    model[i as usize] = Legal::one(Origin::Stamp { file, generation, offset: i });
+                    model[i as usize] = Legal::one(Origin::Stamp {
+                        file,
+                        generation,
+                        offset: i,
+                    });
                 }
             }
         }

@@ -3,9 +3,9 @@
 
 use punchbench_results::Verdict;
 
+use crate::FileId;
 use crate::content::{Legal, Origin, Piece};
 use crate::stamp::{BACKGROUND, Owner, Stamps};
-use crate::FileId;
 
 /// Illegal bytes in an observation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,14 +26,20 @@ pub fn judge<'a>(
 ) -> Result<(), Wrong> {
     let window_len = |pieces: &[Piece]| pieces.last().map_or(0, |p| p.end().saturating_sub(at));
     let len = seen.len() as u64;
-    if candidates.clone().any(|pieces| window_len(pieces) == len && equals(stamps, at, seen, pieces)) {
+    if candidates
+        .clone()
+        .any(|pieces| window_len(pieces) == len && equals(stamps, at, seen, pieces))
+    {
         return Ok(());
     }
     let shortest = candidates.clone().map(window_len).min().unwrap_or(0);
     let wrong = wrong_bytes(stamps, at, seen, candidates);
     match wrong {
         Some(wrong) => Err(wrong),
-        None if len < shortest => Err(Wrong { offset: at + len, bytes: 0 }),
+        None if len < shortest => Err(Wrong {
+            offset: at + len,
+            bytes: 0,
+        }),
         None => Ok(()),
     }
 }
@@ -41,12 +47,18 @@ pub fn judge<'a>(
 /// Whether every piece has exactly one origin and `seen` is just that.
 fn equals(stamps: Stamps, at: u64, seen: &[u8], pieces: &[Piece]) -> bool {
     pieces.iter().all(|piece| {
-        let [origin] = piece.legal.origins() else { return false };
+        let [origin] = piece.legal.origins() else {
+            return false;
+        };
         let from = (piece.start - at) as usize;
         let bytes = &seen[from..from + piece.len as usize];
         match *origin {
             Origin::Zero => is_zero(bytes),
-            Origin::Stamp { file, generation, offset } => stamps.matches(file, generation, offset, bytes),
+            Origin::Stamp {
+                file,
+                generation,
+                offset,
+            } => stamps.matches(file, generation, offset, bytes),
         }
     })
 }
@@ -55,7 +67,9 @@ fn equals(stamps: Stamps, at: u64, seen: &[u8], pieces: &[Piece]) -> bool {
 pub fn is_zero(bytes: &[u8]) -> bool {
     let (words, rest) = bytes.as_chunks::<8>();
     let (blocks, tail) = words.as_chunks::<32>();
-    blocks.iter().all(|block| block.iter().fold(0, |acc, w| acc | u64::from_ne_bytes(*w)) == 0)
+    blocks
+        .iter()
+        .all(|block| block.iter().fold(0, |acc, w| acc | u64::from_ne_bytes(*w)) == 0)
         && tail.as_flattened().iter().chain(rest).all(|b| *b == 0)
 }
 
@@ -81,14 +95,22 @@ fn wrong_bytes<'a>(
             }
             let range = (from - start) as usize..(to - start) as usize;
             for &origin in piece.legal.origins() {
-                expect(stamps, origin, from - piece.start, &mut expected[range.clone()]);
+                expect(
+                    stamps,
+                    origin,
+                    from - piece.start,
+                    &mut expected[range.clone()],
+                );
                 for i in range.clone() {
                     legal[i] |= slice[i] == expected[i];
                 }
             }
         }
         for i in (0..slice.len()).filter(|&i| !legal[i]) {
-            let wrong = wrong.get_or_insert(Wrong { offset: start + i as u64, bytes: 0 });
+            let wrong = wrong.get_or_insert(Wrong {
+                offset: start + i as u64,
+                bytes: 0,
+            });
             wrong.bytes += 1;
         }
     }
@@ -99,7 +121,11 @@ fn wrong_bytes<'a>(
 fn expect(stamps: Stamps, origin: Origin, skip: u64, buf: &mut [u8]) {
     match origin {
         Origin::Zero => buf.fill(0),
-        Origin::Stamp { file, generation, offset } => stamps.fill(file, generation, offset + skip, buf),
+        Origin::Stamp {
+            file,
+            generation,
+            offset,
+        } => stamps.fill(file, generation, offset + skip, buf),
     }
 }
 
@@ -107,7 +133,12 @@ fn expect(stamps: Stamps, origin: Origin, skip: u64, buf: &mut [u8]) {
 pub fn render(stamps: Stamps, at: u64, pieces: &[Piece], buf: &mut [u8]) {
     for piece in pieces {
         let from = (piece.start - at) as usize;
-        expect(stamps, piece.legal.origins()[0], 0, &mut buf[from..from + piece.len as usize]);
+        expect(
+            stamps,
+            piece.legal.origins()[0],
+            0,
+            &mut buf[from..from + piece.len as usize],
+        );
     }
 }
 
@@ -134,7 +165,9 @@ impl Got {
         if is_zero(head) {
             return Got::Zeros;
         }
-        stamps.identify(at, head).map_or(Got::Unknown, |(owner, offset)| Got::Stamp(owner, offset))
+        stamps
+            .identify(at, head)
+            .map_or(Got::Unknown, |(owner, offset)| Got::Stamp(owner, offset))
     }
 
     /// What it amounts to when it was found in `file` where `expected` was legal.
@@ -149,7 +182,11 @@ impl Got {
             Got::Stamp(owner, _) if owner.file != file => Verdict::Foreign,
             Got::Stamp(owner, _) => {
                 let newer = |o: &Origin| matches!(*o, Origin::Stamp { file: f, generation, .. } if f == file && generation > owner.generation);
-                if expected.is_some_and(|l| l.origins().iter().all(newer)) { Verdict::Lost } else { Verdict::Stale }
+                if expected.is_some_and(|l| l.origins().iter().all(newer)) {
+                    Verdict::Lost
+                } else {
+                    Verdict::Stale
+                }
             }
         }
     }
@@ -161,11 +198,16 @@ impl Got {
             Got::End => "end of file".into(),
             Got::Unknown => "bytes that carry no stamp of this run".into(),
             Got::Stamp(owner, offset) if owner.file == BACKGROUND => {
-                format!("the device's background, written before mkfs, of device offset {offset:#x}")
+                format!(
+                    "the device's background, written before mkfs, of device offset {offset:#x}"
+                )
             }
             Got::Stamp(owner, offset) => match names.get(usize::from(owner.file)) {
                 Some(name) => format!("{name} generation {} offset {offset:#x}", owner.generation),
-                None => format!("file number {} generation {} offset {offset:#x}", owner.file, owner.generation),
+                None => format!(
+                    "file number {} generation {} offset {offset:#x}",
+                    owner.file, owner.generation
+                ),
             },
         }
     }
@@ -173,10 +215,16 @@ impl Got {
 
 /// What was legal, in words.
 pub fn legal_words(legal: Option<&Legal>, names: &[String]) -> String {
-    let Some(legal) = legal else { return "end of file".into() };
+    let Some(legal) = legal else {
+        return "end of file".into();
+    };
     let words = legal.origins().iter().map(|origin| match *origin {
         Origin::Zero => "zeros".to_string(),
-        Origin::Stamp { file, generation, offset } => {
+        Origin::Stamp {
+            file,
+            generation,
+            offset,
+        } => {
             let name = names.get(usize::from(file)).map_or("?", String::as_str);
             format!("{name} generation {generation} offset {offset:#x}")
         }
@@ -207,18 +255,33 @@ mod tests {
     fn old_or_zero_is_legal_during_a_punch_and_only_zero_after() {
         let old = Content::stamped(0, 3, 16384);
         let mut new = old.clone();
-        new.apply(Change::Zero { at: 4096, len: 4096 });
+        new.apply(Change::Zero {
+            at: 4096,
+            len: 4096,
+        });
         let (o, n) = (window(&old, 4096, 4096), window(&new, 4096, 4096));
         let seen_old = bytes(&old, 4096, 4096);
-        assert_eq!(judge(STAMPS(), 4096, &seen_old, [&o[..], &n[..]].into_iter()), Ok(()));
-        assert_eq!(judge(STAMPS(), 4096, &[0; 4096], [&o[..], &n[..]].into_iter()), Ok(()));
+        assert_eq!(
+            judge(STAMPS(), 4096, &seen_old, [&o[..], &n[..]].into_iter()),
+            Ok(())
+        );
+        assert_eq!(
+            judge(STAMPS(), 4096, &[0; 4096], [&o[..], &n[..]].into_iter()),
+            Ok(())
+        );
         let mut torn = seen_old.clone();
         torn[100..2000].fill(0);
-        assert_eq!(judge(STAMPS(), 4096, &torn, [&o[..], &n[..]].into_iter()), Ok(()));
+        assert_eq!(
+            judge(STAMPS(), 4096, &torn, [&o[..], &n[..]].into_iter()),
+            Ok(())
+        );
         let wrong = judge(STAMPS(), 4096, &torn, [&n[..]].into_iter()).unwrap_err();
         assert_eq!(wrong.offset, 4096);
         let got = Got::name(STAMPS(), 4096, &torn);
-        assert_eq!(got.words(&["victim".into()]), "victim generation 3 offset 0x1000");
+        assert_eq!(
+            got.words(&["victim".into()]),
+            "victim generation 3 offset 0x1000"
+        );
         assert_eq!(got.verdict(0, Some(&n[0].legal)), Verdict::Stale);
     }
 
@@ -229,22 +292,44 @@ mod tests {
         let mut seen = bytes(&old, 0, 4096);
         STAMPS().fill(2, 9, 0, &mut seen[1024..2048]);
         let wrong = judge(STAMPS(), 0, &seen, [&o[..]].into_iter()).unwrap_err();
-        assert!(wrong.offset >= 1024 && wrong.offset < 1032 && wrong.bytes > 900, "{wrong:?}");
+        assert!(
+            wrong.offset >= 1024 && wrong.offset < 1032 && wrong.bytes > 900,
+            "{wrong:?}"
+        );
         let at = wrong.offset as usize;
-        assert_eq!(Got::name(STAMPS(), wrong.offset, &seen[at..2048]).verdict(0, Some(&o[0].legal)), Verdict::Foreign);
+        assert_eq!(
+            Got::name(STAMPS(), wrong.offset, &seen[at..2048]).verdict(0, Some(&o[0].legal)),
+            Verdict::Foreign
+        );
     }
 
     #[test]
     fn verdicts_by_what_was_got() {
-        let data = Legal::one(Origin::Stamp { file: 0, generation: 5, offset: 0 });
+        let data = Legal::one(Origin::Stamp {
+            file: 0,
+            generation: 5,
+            offset: 0,
+        });
         let zero = Legal::one(Origin::Zero);
-        let stamp = |file, generation| Got::Stamp(Owner { file, generation, unit: 0 }, 0);
+        let stamp = |file, generation| {
+            Got::Stamp(
+                Owner {
+                    file,
+                    generation,
+                    unit: 0,
+                },
+                0,
+            )
+        };
         assert_eq!(Got::Zeros.verdict(0, Some(&data)), Verdict::Lost);
         assert_eq!(stamp(0, 4).verdict(0, Some(&data)), Verdict::Lost);
         assert_eq!(stamp(0, 5).verdict(0, Some(&zero)), Verdict::Stale);
         assert_eq!(stamp(0, 5).verdict(0, Some(&data)), Verdict::Stale);
         assert_eq!(stamp(1, 5).verdict(0, Some(&zero)), Verdict::Foreign);
-        assert_eq!(stamp(BACKGROUND, 0).verdict(0, Some(&zero)), Verdict::Uninitialized);
+        assert_eq!(
+            stamp(BACKGROUND, 0).verdict(0, Some(&zero)),
+            Verdict::Uninitialized
+        );
         assert_eq!(Got::Unknown.verdict(0, Some(&zero)), Verdict::Foreign);
         assert_eq!(Got::End.verdict(0, Some(&zero)), Verdict::WrongResult);
     }

@@ -1,9 +1,24 @@
 //! The race engine: actors meet at a gate, race over one fresh range a round, and an oracle judges every
 //! byte they saw. Knows nothing of filesystems: what is raced is a [`Subject`].
 
+pub mod actor;
+pub mod asleep;
+pub mod board;
+pub mod confirm;
 pub mod content;
+pub mod host;
 pub mod judge;
+pub mod message;
+pub mod plan;
 pub mod stamp;
 pub mod subject;
+pub mod trial;
+pub mod verdict;
+pub mod verify;
 
-pub use subject::{Call, DirectIo, FileId, Look, Outcome, Stage, Subject, SubjectError, Subjects, Usage};
+pub use host::Host;
+pub use subject::{
+    Call, DirectIo, FileId, Look, Outcome, Stage, Subject, SubjectError, Subjects, Usage,
+};
+pub use trial::{Event, Limits, RaceError, RaceReport, TrialSpec, race, remounted};
+pub use verdict::verdict;

@@ -35,7 +35,11 @@ pub struct Owner {
 impl Owner {
     /// Packs into one word: 6 bits file, 26 bits generation, 32 bits unit.
     pub fn pack(self) -> u64 {
-        debug_assert!(self.file <= BACKGROUND && self.generation >> GENERATION_BITS == 0 && self.unit >> UNIT_BITS == 0);
+        debug_assert!(
+            self.file <= BACKGROUND
+                && self.generation >> GENERATION_BITS == 0
+                && self.unit >> UNIT_BITS == 0
+        );
         u64::from(self.file) << (GENERATION_BITS + UNIT_BITS)
             | u64::from(self.generation) << UNIT_BITS
             | self.unit
@@ -134,7 +138,11 @@ impl Stamps {
             let offset = at + done as u64;
             let from = (offset % UNIT) as usize;
             let n = (UNIT as usize - from).min(len - done);
-            let owner = Owner { file, generation, unit: offset / UNIT };
+            let owner = Owner {
+                file,
+                generation,
+                unit: offset / UNIT,
+            };
             if !f(owner, from, from + n, done..done + n) {
                 return false;
             }
@@ -158,7 +166,9 @@ impl Stamps {
         let key = self.key(owner);
         let (words, _) = buf.as_chunks::<8>();
         let head = words.iter().enumerate().take(NONCE_WORD + 1);
-        let mut wrong = head.fold(0, |acc, (i, w)| acc | (u64::from_le_bytes(*w) ^ self.word(owner, key, i)));
+        let mut wrong = head.fold(0, |acc, (i, w)| {
+            acc | (u64::from_le_bytes(*w) ^ self.word(owner, key, i))
+        });
         for (i, word) in words.iter().enumerate().skip(NONCE_WORD + 1) {
             wrong |= u64::from_le_bytes(*word) ^ key.wrapping_add(PHI.wrapping_mul(i as u64));
         }
@@ -173,7 +183,10 @@ impl Stamps {
         let first = ((at + skip as u64) % UNIT / 8) as usize;
         let words = |from: usize| {
             let (words, _) = bytes.get(from..).unwrap_or_default().as_chunks::<8>();
-            words.iter().map(|w| u64::from_le_bytes(*w)).collect::<Vec<_>>()
+            words
+                .iter()
+                .map(|w| u64::from_le_bytes(*w))
+                .collect::<Vec<_>>()
         };
         let aligned = words(skip);
         let named = |words: &[u64], n: usize, i: usize| {

@@ -10,7 +10,10 @@ pub type FileId = u16;
 
 /// One operation with its numbers filled in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "`at` and `len` are the range in bytes of `file` everywhere")]
+#[expect(
+    missing_docs,
+    reason = "`at` and `len` are the range in bytes of `file` everywhere"
+)]
 pub enum Call {
     /// fallocate(PUNCH_HOLE | KEEP_SIZE).
     PunchHole { file: FileId, at: u64, len: u64 },
@@ -21,7 +24,13 @@ pub enum Call {
     /// fallocate(INSERT_RANGE).
     InsertRange { file: FileId, at: u64, len: u64 },
     /// pread(2) into the buffer; preadv2(RWF_NOWAIT) or through an O_DIRECT descriptor where asked.
-    Read { file: FileId, at: u64, len: u64, nowait: bool, direct: bool },
+    Read {
+        file: FileId,
+        at: u64,
+        len: u64,
+        nowait: bool,
+        direct: bool,
+    },
     /// Copy the range out of the actor's own shared mapping into the buffer.
     Fault { file: FileId, at: u64, len: u64 },
     /// posix_fadvise(WILLNEED).
@@ -29,9 +38,19 @@ pub enum Call {
     /// readahead(2).
     Readahead { file: FileId, at: u64, len: u64 },
     /// madvise(2) on the actor's own mapping.
-    Madvise { file: FileId, at: u64, len: u64, advice: MadviseAdvice },
+    Madvise {
+        file: FileId,
+        at: u64,
+        len: u64,
+        advice: MadviseAdvice,
+    },
     /// FIDEDUPERANGE into the same offsets of another file.
-    Dedupe { file: FileId, at: u64, len: u64, into: FileId },
+    Dedupe {
+        file: FileId,
+        at: u64,
+        len: u64,
+        into: FileId,
+    },
     /// Store the first `len` bytes of the buffer through the actor's own mapping, then a full fence.
     Store { file: FileId, at: u64, len: u64 },
     /// pwrite(2) of the first `len` bytes of the buffer.
@@ -144,7 +163,11 @@ pub trait Stage {
 
     /// Device blocks under a range, as (file offset, device offset, length) in bytes; `None` where the
     /// filesystem has no such thing.
-    fn blocks(&mut self, file: FileId, range: Range<u64>) -> Result<Option<Vec<(u64, u64, u64)>>, SubjectError>;
+    fn blocks(
+        &mut self,
+        file: FileId,
+        range: Range<u64>,
+    ) -> Result<Option<Vec<(u64, u64, u64)>>, SubjectError>;
 
     /// Commits the filesystem's transaction (syncfs).
     fn commit(&mut self) -> Result<(), SubjectError>;

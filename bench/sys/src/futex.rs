@@ -7,7 +7,11 @@ use std::time::Duration;
 fn low_half(word: &AtomicU64) -> *mut u32 {
     let at: *mut u32 = word.as_ptr().cast();
     // SAFETY: both halves lie within the word; on a big-endian machine the low half is the second.
-    if cfg!(target_endian = "big") { unsafe { at.add(1) } } else { at }
+    if cfg!(target_endian = "big") {
+        unsafe { at.add(1) }
+    } else {
+        at
+    }
 }
 
 /// Sleeps until `word` is no longer `seen`, somebody wakes it, or `timeout` is over; may return early.
@@ -22,7 +26,13 @@ pub fn wait(word: &AtomicU64, seen: u64, timeout: Duration) {
     // SAFETY: the word outlives the call, `time` is a valid timespec; the kernel only reads both. Not
     // FUTEX_PRIVATE, because the waker may be another process.
     unsafe {
-        libc::syscall(libc::SYS_futex, low_half(word), libc::FUTEX_WAIT, seen as u32, &raw const time);
+        libc::syscall(
+            libc::SYS_futex,
+            low_half(word),
+            libc::FUTEX_WAIT,
+            seen as u32,
+            &raw const time,
+        );
     }
 }
 

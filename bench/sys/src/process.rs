@@ -32,7 +32,10 @@ pub fn fork(body: impl FnOnce() -> i32) -> io::Result<Child> {
     // SAFETY: callers are single-threaded (documented above), so no lock can be held by a thread that the
     // child lacks; the child leaves through `_exit` and never returns into the caller's frames.
     match unsafe { nix::unistd::fork() }? {
-        ForkResult::Parent { child } => Ok(Child { pid: child, exit: None }),
+        ForkResult::Parent { child } => Ok(Child {
+            pid: child,
+            exit: None,
+        }),
         ForkResult::Child => {
             let tied = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL).is_ok();
             let code = if tied && nix::unistd::getppid() == parent {
@@ -98,7 +101,9 @@ impl Drop for Child {
 /// The CPUs that this thread may run on.
 pub fn cpus() -> io::Result<Vec<usize>> {
     let set = sched_getaffinity(Pid::from_raw(0))?;
-    Ok((0..CpuSet::count()).filter(|&cpu| set.is_set(cpu).unwrap_or(false)).collect())
+    Ok((0..CpuSet::count())
+        .filter(|&cpu| set.is_set(cpu).unwrap_or(false))
+        .collect())
 }
 
 /// Binds this thread to one CPU.
@@ -120,9 +125,17 @@ mod tests {
     #[test]
     fn exit_codes_panics_and_kills_are_told_apart() {
         assert_eq!(fork(|| 3).unwrap().wait().unwrap(), Exit::Code(3));
-        assert_eq!(fork(|| panic!("seen by the parent as 101")).unwrap().wait().unwrap(), Exit::Code(101));
-        let mut sleeper = fork(|| loop {
-            std::thread::sleep(std::time::Duration::from_secs(1));
+        assert_eq!(
+            fork(|| panic!("seen by the parent as 101"))
+                .unwrap()
+                .wait()
+                .unwrap(),
+            Exit::Code(101)
+        );
+        let mut sleeper = fork(|| {
+            loop {
+                std::thread::sleep(std::time::Duration::from_secs(1));
+            }
         })
         .unwrap();
         assert_eq!(sleeper.try_wait().unwrap(), None);

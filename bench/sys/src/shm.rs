@@ -35,7 +35,8 @@ impl SharedWords {
         if at == libc::MAP_FAILED {
             return Err(std::io::Error::last_os_error());
         }
-        let words = NonNull::new(at.cast()).ok_or_else(|| std::io::Error::other("mmap gave address 0"))?;
+        let words =
+            NonNull::new(at.cast()).ok_or_else(|| std::io::Error::other("mmap gave address 0"))?;
         Ok(SharedWords { words, len })
     }
 }
@@ -54,7 +55,12 @@ impl Drop for SharedWords {
     fn drop(&mut self) {
         // SAFETY: the mapping made in `new`, with its length, to which no reference can be left: every
         // one borrowed `self`.
-        unsafe { libc::munmap(self.words.as_ptr().cast(), self.len.max(1) * size_of::<AtomicU64>()) };
+        unsafe {
+            libc::munmap(
+                self.words.as_ptr().cast(),
+                self.len.max(1) * size_of::<AtomicU64>(),
+            )
+        };
     }
 }
 

@@ -1,0 +1,249 @@
+//! What the actors of a trial share: the gate, the clock, who has returned, and a few answers. Words in
+//! shared memory, each group on a cache line of its own, so that it works for processes and threads alike.
+//!
+//! **Order.** Only mutators advance the clock: a tick before and after each call. Observers read it before
+//! and after theirs. A mutator whose end tick is not above the clock that an observer read before its call
+//! had returned before the observer began (ORACLE section 1).
+
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+use punchbench_sys::{process, shm::SharedWords};
+
+/// The most actors that may race.
+pub const MOST_ACTORS: usize = 8;
+
+const LINE: usize = 8;
+const ARRIVED: usize = 0;
+const EPOCH: usize = LINE;
+const CLOCK: usize = 2 * LINE;
+const ABORT: usize = 3 * LINE;
+const COMMAND: usize = 4 * LINE;
+const GO: usize = 5 * LINE;
+const ABSENT: usize = 6 * LINE;
+const RESIDENT: usize = 7 * LINE;
+const CONFIRM: usize = 8 * LINE;
+const ROUNDS: usize = 9 * LINE;
+const VOID: usize = 10 * LINE;
+const CALL_NS: usize = 11 * LINE;
+/// Two parities of (begin, end) for each mutator.
+const TICKS: usize = 12 * LINE;
+/// One line for each actor: suspect, answer (3 words), call sequence.
+const ACTORS: usize = TICKS + 2 * MOST_ACTORS * LINE;
+const WORDS: usize = ACTORS + MOST_ACTORS * LINE;
+
+/// The bench gave the trial up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Aborted;
+
+/// The shared words of one trial.
+#[derive(Debug)]
+pub struct Board {
+    words: SharedWords,
+    actors: u64,
+}
+
+/// What an actor waits with at the gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spin {
+    /// It has a CPU of its own: spins for a while before it yields.
+    Own,
+    /// It shares its CPU: yields at once.
+    Shared,
+}
+
+impl Board {
+    /// For `actors` racing actors.
+    pub fn new(actors: usize) -> std::io::Result<Board> {
+        Ok(Board {
+            words: SharedWords::new(WORDS)?,
+            actors: actors as u64,
+        })
+    }
+
+    fn word(&self, at: usize) -> &AtomicU64 {
+        &self.words[at]
+    }
+
+    /// Waits until every actor is here. Nothing sleeps between the gate and what follows it.
+    pub fn gate(&self, spin: Spin) -> Result<(), Aborted> {
+        let epoch = self.word(EPOCH).load(SeqCst);
+        if self.word(ARRIVED).fetch_add(1, SeqCst) + 1 == self.actors {
+            self.word(ARRIVED).store(0, SeqCst);
+            self.word(EPOCH).store(epoch + 1, SeqCst);
+            return Ok(());
+        }
+        self.spin_until(spin, || self.word(EPOCH).load(SeqCst) != epoch)
+    }
+
+    /// Spins until `done`.
+    pub fn spin_until(&self, spin: Spin, done: impl Fn() -> bool) -> Result<(), Aborted> {
+        let mut spins = 0u32;
+        while !done() {
+            spins += 1;
+            if spin == Spin::Own && spins < 2000 {
+                std::hint::spin_loop();
+            } else {
+                if self.aborted() {
+                    return Err(Aborted);
+                }
+                process::yield_now();
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the trial up: every actor leaves at the next gate.
+    pub fn abort(&self) {
+        self.word(ABORT).store(1, SeqCst);
+    }
+
+    /// Whether it was given up.
+    pub fn aborted(&self) -> bool {
+        self.word(ABORT).load(SeqCst) != 0
+    }
+
+    /// The clock, read by an observer.
+    pub fn now(&self) -> u64 {
+        self.word(CLOCK).load(SeqCst)
+    }
+
+    fn ticks(&self, round: u64, mutator: usize) -> usize {
+        TICKS + ((round % 2) as usize * MOST_ACTORS + mutator) * LINE
+    }
+
+    /// A mutator begins its call.
+    pub fn begin(&self, round: u64, mutator: usize) -> u64 {
+        let tick = self.word(CLOCK).fetch_add(1, SeqCst) + 1;
+        self.word(self.ticks(round, mutator)).store(tick, SeqCst);
+        tick
+    }
+
+    /// Its call returned.
+    pub fn end(&self, round: u64, mutator: usize) -> u64 {
+        let tick = self.word(CLOCK).fetch_add(1, SeqCst) + 1;
+        self.word(self.ticks(round, mutator) + 1)
+            .store(tick, SeqCst);
+        tick
+    }
+
+    /// Begin and end tick of a mutator in a round, 0 where it has not got there.
+    pub fn interval(&self, round: u64, mutator: usize) -> (u64, u64) {
+        let at = self.ticks(round, mutator);
+        (self.word(at).load(SeqCst), self.word(at + 1).load(SeqCst))
+    }
+
+    /// Forgets what a mutator left where the ticks of `round` go; by the mutator itself, after the gate of
+    /// the round before, when nobody reads them any more.
+    pub fn clear(&self, round: u64, mutator: usize) {
+        let at = self.ticks(round, mutator);
+        self.word(at).store(0, SeqCst);
+        self.word(at + 1).store(0, SeqCst);
+    }
+
+    /// The word that actors sleep on between passes.
+    pub fn command(&self) -> &AtomicU64 {
+        self.word(COMMAND)
+    }
+
+    /// Whether the leader goes on with the batch.
+    pub fn go(&self) -> &AtomicU64 {
+        self.word(GO)
+    }
+
+    /// A bit for each round of the batch: its chunk was absent at the gate.
+    pub fn absent(&self) -> &AtomicU64 {
+        self.word(ABSENT)
+    }
+
+    /// A bit for each round of the batch: its chunk was resident before any probe.
+    pub fn resident(&self) -> &AtomicU64 {
+        self.word(RESIDENT)
+    }
+
+    /// The suspect to confirm, or 0.
+    pub fn confirm(&self) -> &AtomicU64 {
+        self.word(CONFIRM)
+    }
+
+    /// Rounds raced so far, for progress.
+    pub fn rounds(&self) -> &AtomicU64 {
+        self.word(ROUNDS)
+    }
+
+    /// Not 0 when the invalidator failed, so that nobody knows what the pass's files hold.
+    pub fn void(&self) -> &AtomicU64 {
+        self.word(VOID)
+    }
+
+    /// How long the invalidator's last round took, in nanoseconds.
+    pub fn call_ns(&self) -> &AtomicU64 {
+        self.word(CALL_NS)
+    }
+
+    /// What an actor found suspicious in this batch, or 0.
+    pub fn suspect(&self, actor: usize) -> &AtomicU64 {
+        self.word(ACTORS + actor * LINE)
+    }
+
+    /// An actor's answer to a confirmation.
+    pub fn answer(&self, actor: usize) -> [&AtomicU64; 3] {
+        let at = ACTORS + actor * LINE + 1;
+        [self.word(at), self.word(at + 1), self.word(at + 2)]
+    }
+
+    /// Odd while an actor is in a call that must not wait.
+    pub fn no_wait(&self, actor: usize) -> &AtomicU64 {
+        self.word(ACTORS + actor * LINE + 4)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_passes_a_gate_before_all_have_come() {
+        let board = Board::new(3).unwrap();
+        let inside = AtomicU64::new(0);
+        std::thread::scope(|s| {
+            for _ in 0..3 {
+                s.spawn(|| {
+                    for round in 1..2000u64 {
+                        inside.fetch_add(1, SeqCst);
+                        board.gate(Spin::Shared).unwrap();
+                        let seen = inside.load(SeqCst);
+                        assert!(
+                            seen >= 3 * round && seen <= 3 * round + 2,
+                            "{seen} in round {round}"
+                        );
+                        board.gate(Spin::Shared).unwrap();
+                    }
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn an_abort_frees_who_waits() {
+        let board = Board::new(2).unwrap();
+        std::thread::scope(|s| {
+            let waiter = s.spawn(|| board.gate(Spin::Own));
+            board.abort();
+            assert_eq!(waiter.join().unwrap(), Err(Aborted));
+        });
+    }
+
+    #[test]
+    fn who_reads_the_end_tick_began_after_the_return() {
+        let board = Board::new(1).unwrap();
+        let before = board.now();
+        let begin = board.begin(4, 0);
+        let during = board.now();
+        let end = board.end(4, 0);
+        let after = board.now();
+        assert!(before < begin && begin <= during && during < end && end <= after);
+        assert_eq!(board.interval(4, 0), (begin, end));
+        board.clear(6, 0);
+        assert_eq!(board.interval(4, 0), (0, 0));
+    }
+}

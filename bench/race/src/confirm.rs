@@ -1,0 +1,212 @@
+//! Confirmed before claimed: between batches the actors look at what the race left (P1), each through its
+//! own mapping and the leader by read(2), and whatever is wrong is looked at again in four ways before the
+//! race goes on (DESIGN section 3).
+
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+use punchbench_results::{Answer, Phase, Via};
+
+use crate::actor::{Ended, Racer};
+use crate::content::{Content, Piece};
+use crate::judge::{Got, judge};
+use crate::message::{Finding, Message, decode, encode};
+use crate::{FileId, Look};
+
+/// Confirmations of one batch, and of a trial.
+const PER_BATCH: usize = 2;
+const PER_TRIAL: u64 = 16;
+/// The pause before a range is read again: long enough for any I/O of the race to have ended.
+const PAUSE: Duration = Duration::from_millis(10);
+
+impl Racer<'_> {
+    /// P1 of a batch, and the confirmation of what was found in it or in the race.
+    pub(crate) fn probe_batch(
+        &mut self,
+        pass: u64,
+        from: u64,
+        to: u64,
+        contents: &[Content],
+    ) -> Result<(), Ended> {
+        let (plan, board, spin) = (self.part.plan, self.part.board, self.part.spin);
+        let scope = plan.scope(from, to, contents);
+        let maps = &plan.actors[self.part.me].maps;
+        for (file, range) in scope.iter().filter(|(f, _)| maps.contains(f)) {
+            self.probe_and_tell(
+                Look::Mapping,
+                pass,
+                from,
+                to,
+                *file,
+                range.clone(),
+                contents,
+            )?;
+        }
+        board.gate(spin)?;
+        if self.leads() {
+            for (file, range) in &scope {
+                self.probe_and_tell(Look::Read, pass, from, to, *file, range.clone(), contents)?;
+            }
+        }
+        let mut done = Vec::new();
+        for _ in 0..PER_BATCH {
+            if self.leads() {
+                let next = self.next_suspect(&done);
+                done.extend(next);
+                board.confirm().store(next.unwrap_or(0), SeqCst);
+            }
+            board.gate(spin)?;
+            let suspect = board.confirm().load(SeqCst);
+            if suspect == 0 {
+                return Ok(());
+            }
+            self.confirm(suspect, contents)?;
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "where and when a probe looks")]
+    fn probe_and_tell(
+        &mut self,
+        how: Look,
+        pass: u64,
+        from: u64,
+        to: u64,
+        file: FileId,
+        range: std::ops::Range<u64>,
+        contents: &[Content],
+    ) -> Result<(), Ended> {
+        let content = &contents[usize::from(file)];
+        for (wrong, bytes) in self.probe_range(how, file, range, content) {
+            let pieces: Vec<Piece> = content.window(wrong.offset..wrong.offset + 1).collect();
+            let via = if how == Look::Mapping {
+                Via::Mapping
+            } else {
+                Via::Read
+            };
+            let finding = self.finding(file, wrong, &bytes, &pieces, Phase::After, via);
+            let round = self.part.plan.round_of(wrong.offset, from, to);
+            let now = self.part.board.now();
+            self.tell(Finding {
+                pass,
+                round,
+                clock: [now, now, 0, 0],
+                ..finding
+            })?;
+        }
+        Ok(())
+    }
+
+    fn next_suspect(&self, done: &[u64]) -> Option<u64> {
+        let all = (0..self.part.plan.actors.len()).map(|a| self.part.board.suspect(a).load(SeqCst));
+        let mut left = all.filter(|s| *s != 0 && !done.contains(s));
+        left.next().filter(|_| self.confirmed < PER_TRIAL)
+    }
+
+    /// All actors look at the suspect page again; the leader asks and tells.
+    fn confirm(&mut self, suspect: u64, contents: &[Content]) -> Result<(), Ended> {
+        let (board, spin, plan) = (self.part.board, self.part.spin, self.part.plan);
+        let file = ((suspect - 1) >> 48) as FileId;
+        let page = (suspect - 1) & ((1 << 48) - 1);
+        let content = &contents[usize::from(file)];
+        let range = page * plan.page()..((page + 1) * plan.page()).min(content.size());
+        let maps = plan.actors[self.part.me].maps.contains(&file);
+        let again = self.leads().then(|| {
+            std::thread::sleep(PAUSE);
+            self.ask(Look::Read, file, &range, content)
+        });
+        board.gate(spin)?;
+        let mine = if maps {
+            encode(self.ask(Look::Mapping, file, &range, content))
+        } else {
+            [0; 3]
+        };
+        for (word, value) in board.answer(self.part.me).iter().zip(mine) {
+            word.store(value, SeqCst);
+        }
+        board.gate(spin)?;
+        let direct = self
+            .leads()
+            .then(|| self.ask_directly(file, &range, content));
+        if maps {
+            self.subject.unmap(file, range.clone())?;
+        }
+        board.gate(spin)?;
+        if let (Some(again), Some(direct)) = (again, direct) {
+            let proved = self.subject.evict(file, range.clone())?;
+            let evicted = self.ask(Look::Read, file, &range, content);
+            let names = &plan.names;
+            let mappings = plan
+                .actors
+                .iter()
+                .enumerate()
+                .filter(|(_, a)| a.maps.contains(&file))
+                .map(|(i, a)| {
+                    (
+                        a.name.clone(),
+                        decode(board.answer(i).map(|w| w.load(SeqCst)), names),
+                    )
+                });
+            let message = Message::Confirmed {
+                file,
+                at: range.start,
+                len: range.end - range.start,
+                again: decode(encode(again), names),
+                mappings: mappings.collect(),
+                direct,
+                evicted: decode(encode(evicted), names),
+                proved,
+            };
+            self.confirmed += 1;
+            self.sender.send(&message)?;
+        }
+        Ok(board.gate(spin)?)
+    }
+
+    /// Looks at the page once more; whose the first wrong byte is, if there is one.
+    fn ask(
+        &mut self,
+        how: Look,
+        file: FileId,
+        range: &std::ops::Range<u64>,
+        content: &Content,
+    ) -> Option<Got> {
+        let len = (range.end - range.start) as usize;
+        let outcome = self
+            .subject
+            .look(how, file, range.start, &mut self.probe[..len]);
+        let seen = &self.probe[..outcome.bytes as usize];
+        let pieces: Vec<Piece> = content.window(range.clone()).collect();
+        let wrong = judge(
+            self.part.stamps,
+            range.start,
+            seen,
+            std::iter::once(&pieces[..]),
+        )
+        .err()?;
+        Some(Got::name(
+            self.part.stamps,
+            wrong.offset,
+            &seen[(wrong.offset - range.start) as usize..],
+        ))
+    }
+
+    fn ask_directly(
+        &mut self,
+        file: FileId,
+        range: &std::ops::Range<u64>,
+        content: &Content,
+    ) -> Answer {
+        let outcome = self.subject.look(Look::Direct, file, range.start, &mut []);
+        if outcome.errno != 0 {
+            return Answer::NotAsked(format!(
+                "no direct read here: {}",
+                std::io::Error::from_raw_os_error(outcome.errno)
+            ));
+        }
+        decode(
+            encode(self.ask(Look::Direct, file, range, content)),
+            &self.part.plan.names,
+        )
+    }
+}

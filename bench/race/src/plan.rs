@@ -1,0 +1,600 @@
+//! A scenario with its numbers filled in: which chunk each round races, who calls what, and what the
+//! round's operations may do to the files. Every actor works it out for itself from the same plan.
+
+use std::ops::Range;
+
+use punchbench_scenarios::{
+    Content as Fills, Effect, Geometry, OnRange, Op, RangeError, Repeat, Role, Scenario,
+};
+
+use crate::board::MOST_ACTORS;
+use crate::content::{Change, Content, Piece};
+use crate::{Call, FileId};
+
+/// Probes after a batch look at no more than this at a time, unless one round needs more.
+const BATCH_BYTES: u64 = 256 << 10;
+/// Rounds of a batch are bits of a word.
+const BATCH_ROUNDS: u64 = 64;
+/// A pass of a shifting scenario is cut off here: an insert makes the file grow.
+const SHIFTING_ROUNDS: u64 = 2048;
+
+/// A scenario that cannot be raced as it stands.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// A range is impossible.
+    #[error("scenario {scenario}: {source}")]
+    Range {
+        /// The scenario.
+        scenario: String,
+        /// What is wrong.
+        source: RangeError,
+    },
+    /// Anything else that the loader could not know without the target's geometry.
+    #[error("scenario {scenario}: {what}")]
+    Shape {
+        /// The scenario.
+        scenario: String,
+        /// What is wrong.
+        what: String,
+    },
+}
+
+/// A file of the plan.
+#[derive(Debug, Clone)]
+pub struct FilePlan {
+    /// Its name in the scenario.
+    pub name: String,
+    /// Bytes when a pass begins.
+    pub size: u64,
+    /// What it holds then.
+    pub fills: Fills,
+    /// It must come through unharmed.
+    pub witness: bool,
+}
+
+/// An actor of the plan.
+#[derive(Debug, Clone)]
+pub struct ActorPlan {
+    /// Its name in the scenario.
+    pub name: String,
+    /// Its position in the scenario.
+    pub index: usize,
+    /// Its part.
+    pub role: Role,
+    /// It repeats until the invalidator has returned.
+    pub repeats: bool,
+    /// Its operations.
+    pub ops: Vec<Op>,
+    /// Files it maps.
+    pub maps: Vec<FileId>,
+    /// The mutator slot of each operation, if it changes content or blocks. The invalidator's first is 0.
+    pub mutators: Vec<Option<usize>>,
+}
+
+/// The plan of a trial.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The scenario's name.
+    pub scenario: String,
+    /// The files, by [`FileId`].
+    pub files: Vec<FilePlan>,
+    /// Their names.
+    pub names: Vec<String>,
+    /// The raced file.
+    pub on: FileId,
+    /// Who races; the invalidator first.
+    pub actors: Vec<ActorPlan>,
+    /// What runs once after each pass.
+    pub reuse: Vec<(String, Vec<Op>)>,
+    /// Rounds of a whole pass.
+    pub rounds: u64,
+    /// Rounds between two probes.
+    pub batch: u64,
+    /// An operation moves what lies behind the chunk.
+    pub shifting: bool,
+    chunk: u64,
+    /// The first round's chunk, where chunks go upwards.
+    first: u64,
+    /// From one round's chunk to the next; downwards in a shifting scenario.
+    stride: u64,
+    geometry: Geometry,
+    /// Mutator slots in use.
+    pub mutators: usize,
+}
+
+/// One call of a round.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// What is called.
+    pub call: Call,
+    /// The mutator slot that its ticks go to.
+    pub mutator: Option<usize>,
+    /// The generation that it writes.
+    pub generation: u32,
+    /// For an observing call: for each set of settled mutators (as bits), the windows it may show.
+    pub candidates: Vec<(u8, Vec<Piece>)>,
+}
+
+/// One round, as one actor needs it.
+#[derive(Debug, Clone)]
+pub struct RoundPlan {
+    /// The raced chunk.
+    pub chunk: Range<u64>,
+    /// The actor's calls.
+    pub steps: Vec<Step>,
+}
+
+impl Plan {
+    /// Works a scenario out for a target's geometry.
+    pub fn new(scenario: &Scenario, geometry: Geometry) -> Result<Plan, PlanError> {
+        let shape = |what: String| PlanError::Shape {
+            scenario: scenario.scenario.clone(),
+            what,
+        };
+        let files: Vec<FilePlan> = scenario
+            .files
+            .iter()
+            .map(|(name, f)| FilePlan {
+                name: name.into(),
+                size: f.size.bytes(geometry),
+                fills: f.content.clone(),
+                witness: f.witness,
+            })
+            .collect();
+        let file_id = |name: &str| {
+            scenario
+                .files
+                .index(name)
+                .map(|i| i as FileId)
+                .ok_or_else(|| shape(format!("no file `{name}`")))
+        };
+        let mut mutators = 0;
+        let mut actors = Vec::new();
+        let racing = std::iter::once(scenario.invalidator()).chain(scenario.racers());
+        for (name, actor) in racing {
+            let slots = actor.ops.iter().map(|op| {
+                let mutates = actor.role == Role::Invalidator || op.effect() != Effect::None;
+                mutates.then(|| {
+                    mutators += 1;
+                    mutators - 1
+                })
+            });
+            let slots = slots.collect();
+            let mut maps = Vec::new();
+            for op in actor.ops.iter().filter(|op| op.maps()) {
+                if let (Some((file, _)), _) = op.operands() {
+                    maps.push(file_id(file)?);
+                }
+            }
+            maps.sort_unstable();
+            maps.dedup();
+            actors.push(ActorPlan {
+                name: name.into(),
+                index: scenario.actors.index(name).expect("it came from there"),
+                role: actor.role,
+                repeats: matches!(actor.repeat, Repeat::While(_)),
+                ops: actor.ops.clone(),
+                maps,
+                mutators: slots,
+            });
+        }
+        if actors.len() > MOST_ACTORS || mutators > 3 {
+            return Err(shape(format!(
+                "{} racing actors and {mutators} operations that change content; at most {MOST_ACTORS} and 3 are supported",
+                actors.len()
+            )));
+        }
+        let on = file_id(&scenario.round.on)?;
+        let chunk = scenario.round.chunk.bytes(geometry);
+        let shifting = actors
+            .iter()
+            .flat_map(|a| &a.ops)
+            .any(|op| matches!(op.effect(), Effect::Collapse(_) | Effect::Insert(_)));
+        let mut plan = Plan {
+            scenario: scenario.scenario.clone(),
+            names: files.iter().map(|f| f.name.clone()).collect(),
+            files,
+            on,
+            actors,
+            reuse: scenario
+                .actors
+                .iter()
+                .filter(|(_, a)| a.role == Role::Reuser)
+                .map(|(n, a)| (n.to_string(), a.ops.clone()))
+                .collect(),
+            rounds: 0,
+            batch: 1,
+            shifting,
+            chunk,
+            first: 0,
+            stride: chunk,
+            geometry,
+            mutators,
+        };
+        plan.lay_out().map_err(|what| match what {
+            Ok(source) => PlanError::Range {
+                scenario: scenario.scenario.clone(),
+                source,
+            },
+            Err(what) => shape(what),
+        })?;
+        Ok(plan)
+    }
+
+    /// Finds how many rounds fit, from what one round touches.
+    fn lay_out(&mut self) -> Result<(), Result<RangeError, String>> {
+        let size = self.files[usize::from(self.on)].size;
+        let probe = size / 2 / self.chunk * self.chunk;
+        let touched = self.touched(&(probe..probe + self.chunk)).map_err(Ok)?;
+        let (before, behind) = (
+            probe - touched.start.min(probe),
+            touched.end.max(probe + self.chunk) - probe,
+        );
+        if self.shifting {
+            // Downwards, so that each round's chunk was never cached in this pass.
+            let room = size.saturating_sub(behind + before + 8 * self.chunk);
+            self.rounds = (room / self.chunk).min(SHIFTING_ROUNDS);
+            self.batch = 1;
+        } else {
+            self.stride = (before + behind).next_multiple_of(self.chunk);
+            self.first = before.next_multiple_of(self.chunk);
+            self.rounds = size.saturating_sub(self.first) / self.stride;
+            self.batch = (BATCH_BYTES / self.stride).clamp(1, BATCH_ROUNDS);
+        }
+        if self.rounds == 0 {
+            return Err(Err(format!(
+                "no round of {} bytes fits into a file of {size} bytes",
+                self.chunk
+            )));
+        }
+        Ok(())
+    }
+
+    /// Everything of the raced file that a round on `chunk` touches.
+    fn touched(&self, chunk: &Range<u64>) -> Result<Range<u64>, RangeError> {
+        let mut touched = chunk.clone();
+        for op in self.actors.iter().flat_map(|a| &a.ops) {
+            if let (Some((file, range)), _) = op.operands() {
+                let size = self.size(file);
+                let range = range.resolve(chunk, size, self.geometry)?;
+                if self.file(file) == self.on {
+                    touched = touched.start.min(range.start)..touched.end.max(range.end);
+                }
+            }
+        }
+        Ok(touched)
+    }
+
+    fn file(&self, name: &str) -> FileId {
+        self.files
+            .iter()
+            .position(|f| f.name == name)
+            .expect("the loader checked the names") as FileId
+    }
+
+    fn size(&self, name: &str) -> u64 {
+        self.files[usize::from(self.file(name))].size
+    }
+
+    /// The chunk of a round.
+    pub fn chunk(&self, round: u64) -> Range<u64> {
+        let size = self.files[usize::from(self.on)].size;
+        let at = if self.shifting {
+            size / self.chunk * self.chunk - (round + 8) * self.chunk
+        } else {
+            self.first + round * self.stride
+        };
+        at..at + self.chunk
+    }
+
+    /// The round whose chunk (or its surroundings) holds `offset`, of those from `from` to `to`.
+    pub fn round_of(&self, offset: u64, from: u64, to: u64) -> u64 {
+        (from..to)
+            .find(|&r| offset < self.chunk(r).end)
+            .unwrap_or(to.saturating_sub(1))
+    }
+
+    /// The generation of a pass's initial content.
+    pub fn generation(&self, pass: u64) -> u32 {
+        let each = self.rounds * self.mutators as u64 + 1 + self.reuse.len() as u64;
+        (1 + pass * each) as u32
+    }
+
+    /// The generation that a mutator writes in a round; each is written once.
+    fn written(&self, pass: u64, round: u64, mutator: usize) -> u32 {
+        self.generation(pass) + 1 + (round * self.mutators as u64) as u32 + mutator as u32
+    }
+
+    /// The generation that a reuser writes after a pass.
+    pub fn reuse_generation(&self, pass: u64, reuser: usize) -> u32 {
+        self.generation(pass + 1) - 1 - reuser as u32
+    }
+
+    /// What every file holds when a pass begins.
+    pub fn contents(&self, pass: u64) -> Vec<Content> {
+        let generation = self.generation(pass);
+        (0..self.files.len())
+            .map(|i| self.initial(i as FileId, generation))
+            .collect()
+    }
+
+    fn initial(&self, file: FileId, generation: u32) -> Content {
+        let plan = &self.files[usize::from(file)];
+        match &plan.fills {
+            Fills::Stamped => Content::stamped(file, generation, plan.size),
+            Fills::SameAs(other) => Content::stamped(self.file(other), generation, plan.size),
+            Fills::Empty => Content::default(),
+        }
+    }
+
+    /// What the round's mutators change, by slot.
+    fn changes(&self, pass: u64, round: u64) -> Vec<(usize, FileId, Change)> {
+        let chunk = self.chunk(round);
+        let mut changes = Vec::with_capacity(self.mutators);
+        for actor in &self.actors {
+            for (op, slot) in actor.ops.iter().zip(&actor.mutators) {
+                let Some(slot) = *slot else { continue };
+                let generation = self.written(pass, round, slot);
+                if let Some((file, change)) = self.change(op, &chunk, generation) {
+                    changes.push((slot, file, change));
+                }
+            }
+        }
+        changes
+    }
+
+    /// The change that an operation on `chunk` makes, writing `generation`.
+    pub fn change(&self, op: &Op, chunk: &Range<u64>, generation: u32) -> Option<(FileId, Change)> {
+        let place = |r: &OnRange| {
+            let range = r
+                .range
+                .resolve(chunk, self.size(&r.file), self.geometry)
+                .expect("checked by lay_out");
+            (self.file(&r.file), range.start, range.end - range.start)
+        };
+        match op.effect() {
+            Effect::None => None,
+            Effect::Zero(r) => {
+                let (file, at, len) = place(r);
+                Some((file, Change::Zero { at, len }))
+            }
+            Effect::Collapse(r) => {
+                let (file, at, len) = place(r);
+                Some((file, Change::Collapse { at, len }))
+            }
+            Effect::Insert(r) => {
+                let (file, at, len) = place(r);
+                Some((file, Change::Insert { at, len }))
+            }
+            Effect::Overwrite(r) => {
+                let (file, at, len) = place(r);
+                Some((
+                    file,
+                    Change::Overwrite {
+                        at,
+                        len,
+                        file,
+                        generation,
+                    },
+                ))
+            }
+        }
+    }
+
+    /// The call that an operation on `chunk` makes.
+    pub fn call(&self, op: &Op, chunk: &Range<u64>) -> Call {
+        let (operand, second) = op.operands();
+        let (file, at, len) = operand.map_or((0, 0, 0), |(name, range)| {
+            let range = range
+                .resolve(chunk, self.size(name), self.geometry)
+                .expect("checked by lay_out");
+            (self.file(name), range.start, range.end - range.start)
+        });
+        match op {
+            Op::PunchHole(_) => Call::PunchHole { file, at, len },
+            Op::ZeroRange(_) => Call::ZeroRange { file, at, len },
+            Op::CollapseRange(_) => Call::CollapseRange { file, at, len },
+            Op::InsertRange(_) => Call::InsertRange { file, at, len },
+            Op::Read(a) => Call::Read {
+                file,
+                at,
+                len,
+                nowait: a.nowait,
+                direct: a.direct,
+            },
+            Op::Fault(_) => Call::Fault { file, at, len },
+            Op::Fadvise(_) => Call::Fadvise { file, at, len },
+            Op::Readahead(_) => Call::Readahead { file, at, len },
+            Op::Madvise(a) => Call::Madvise {
+                file,
+                at,
+                len,
+                advice: a.advice,
+            },
+            Op::Dedupe(_) => Call::Dedupe {
+                file,
+                at,
+                len,
+                into: second.map_or(file, |name| self.file(name)),
+            },
+            Op::Store(_) => Call::Store { file, at, len },
+            Op::Write(_) => Call::Write { file, at, len },
+            Op::Syncfs(_) => Call::Syncfs,
+        }
+    }
+
+    /// One round as `actor` needs it, from the contents before it.
+    pub fn round(&self, pass: u64, round: u64, actor: usize, contents: &[Content]) -> RoundPlan {
+        let chunk = self.chunk(round);
+        let changes = self.changes(pass, round);
+        let plan = &self.actors[actor];
+        let steps = plan.ops.iter().zip(&plan.mutators).map(|(op, slot)| {
+            let call = self.call(op, &chunk);
+            let candidates = match call {
+                Call::Read { file, at, len, .. } | Call::Fault { file, at, len } => {
+                    let mut found = Vec::new();
+                    self.orders(
+                        &contents[usize::from(file)],
+                        file,
+                        &(at..at + len),
+                        &changes,
+                        &mut |mask, content| {
+                            let window: Vec<Piece> = content.window(at..at + len).collect();
+                            if !found.iter().any(|(m, w)| *m == mask && *w == window) {
+                                found.push((mask, window));
+                            }
+                        },
+                    );
+                    found
+                }
+                _ => Vec::new(),
+            };
+            let generation = slot.map_or(0, |slot| self.written(pass, round, slot));
+            Step {
+                call,
+                mutator: *slot,
+                generation,
+                candidates,
+            }
+        });
+        RoundPlan {
+            chunk: chunk.clone(),
+            steps: steps.collect(),
+        }
+    }
+
+    /// Calls `found(applied, content)` for every set of mutators that may have taken effect on `file`, in
+    /// every order. `content` covers `range` and whatever the changes touch.
+    fn orders(
+        &self,
+        content: &Content,
+        file: FileId,
+        range: &Range<u64>,
+        changes: &[(usize, FileId, Change)],
+        found: &mut dyn FnMut(u8, &Content),
+    ) {
+        let mine: Vec<(usize, Change)> = changes
+            .iter()
+            .filter(|c| c.1 == file)
+            .map(|c| (c.0, c.2))
+            .collect();
+        let others = changes
+            .iter()
+            .filter(|c| c.1 != file)
+            .fold(0, |mask, c| mask | 1 << c.0);
+        let part = content.part(self.reach(range, &mine, content.size()));
+        fn go(
+            content: &Content,
+            mask: u8,
+            others: u8,
+            mine: &[(usize, Change)],
+            found: &mut dyn FnMut(u8, &Content),
+        ) {
+            found(mask | others, content);
+            for &(slot, change) in mine.iter().filter(|(slot, _)| mask & 1 << slot == 0) {
+                let mut next = content.clone();
+                next.apply(change);
+                go(&next, mask | 1 << slot, others, mine, found);
+            }
+        }
+        go(&part, 0, others, &mine, found);
+    }
+
+    /// The range that must be looked at to know what `range` may hold.
+    fn reach(&self, range: &Range<u64>, changes: &[(usize, Change)], size: u64) -> Range<u64> {
+        changes.iter().fold(range.clone(), |reach, (_, change)| {
+            let (at, end) = match *change {
+                Change::Zero { at, len } | Change::Overwrite { at, len, .. } => (at, at + len),
+                Change::Collapse { at, .. } | Change::Insert { at, .. } => (at, size),
+            };
+            reach.start.min(at)..reach.end.max(end)
+        })
+    }
+
+    /// Moves the contents on to what they may be after a round.
+    pub fn settle(&self, pass: u64, round: u64, contents: &mut [Content]) {
+        let changes = self.changes(pass, round);
+        for (file, content) in contents.iter_mut().enumerate() {
+            let file = file as FileId;
+            let mine: Vec<(usize, Change)> = changes
+                .iter()
+                .filter(|c| c.1 == file)
+                .map(|c| (c.0, c.2))
+                .collect();
+            match mine[..] {
+                [] => {}
+                [(_, change)] => content.apply(change),
+                _ => {
+                    let all = mine.iter().fold(0u8, |mask, c| mask | 1 << c.0);
+                    let reach = self.reach(&(u64::MAX..0), &mine, content.size());
+                    let mut united: Option<Content> = None;
+                    let only: Vec<_> = changes.iter().filter(|c| c.1 == file).copied().collect();
+                    self.orders(content, file, &reach, &only, &mut |mask, after| {
+                        if mask == all {
+                            match &mut united {
+                                Some(united) => united.unite(after),
+                                None => united = Some(after.clone()),
+                            }
+                        }
+                    });
+                    if let Some(after) = united {
+                        content.put_back(reach, &after);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What the probes after a batch of rounds look at: each file's range that the batch touched.
+    pub fn scope(&self, from: u64, to: u64, contents: &[Content]) -> Vec<(FileId, Range<u64>)> {
+        let mut scope: Vec<(FileId, Range<u64>)> = Vec::new();
+        for round in [from, to - 1] {
+            let chunk = self.chunk(round);
+            for op in self.actors.iter().flat_map(|a| &a.ops) {
+                let (Some((name, range)), second) = op.operands() else {
+                    continue;
+                };
+                let range = range
+                    .resolve(&chunk, self.size(name), self.geometry)
+                    .expect("checked by lay_out");
+                for file in std::iter::once(self.file(name)).chain(second.map(|n| self.file(n))) {
+                    let range = range.start..range.end.min(contents[usize::from(file)].size());
+                    if range.is_empty() {
+                        continue;
+                    }
+                    match scope.iter_mut().find(|(f, _)| *f == file) {
+                        Some((_, r)) => *r = r.start.min(range.start)..r.end.max(range.end),
+                        None => scope.push((file, range)),
+                    }
+                }
+            }
+        }
+        scope
+    }
+
+    /// The longest range that any call has.
+    pub fn longest(&self) -> u64 {
+        let chunk = self.chunk(0);
+        let longest = self
+            .actors
+            .iter()
+            .flat_map(|a| &a.ops)
+            .map(|op| match op.operands().0 {
+                Some((name, range)) => range
+                    .resolve(&chunk, self.size(name), self.geometry)
+                    .map_or(0, |r| r.end - r.start),
+                None => 0,
+            });
+        longest.max().unwrap_or(0).max(self.chunk)
+    }
+
+    /// Page size of the target.
+    pub fn page(&self) -> u64 {
+        self.geometry.page
+    }
+
+    /// Block size of the target.
+    pub fn block(&self) -> u64 {
+        self.geometry.block
+    }
+}

@@ -1,0 +1,712 @@
+//! A trial's race from end to end: the coordinator prepares the files, lets the actors race pass after
+//! pass, looks at everything again after eviction, and gathers evidence and violations.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::AsFd;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use punchbench_results::{
+    Answer, Confirmation, Evidence, FillerEvidence, Phase, Placement, Verdict, Via, Violation,
+};
+use punchbench_scenarios::{Geometry, Scenario};
+use punchbench_sys::process::Exit;
+use punchbench_sys::{futex, process};
+
+use crate::actor::{Part, Racer};
+use crate::board::{Board, Spin};
+use crate::content::Content;
+use crate::host::{Crew, Host};
+use crate::message::{Finding, Message};
+use crate::plan::{Plan, PlanError};
+use crate::stamp::Stamps;
+use crate::verify::Verifier;
+use crate::{Call, DirectIo, FileId, Stage, Subject, SubjectError, Subjects};
+
+/// How long to wait for actors' messages before looking around.
+const TICK: Duration = Duration::from_millis(50);
+/// Violations that a record carries in full.
+const MOST_VIOLATIONS: usize = 32;
+
+/// What to race.
+#[derive(Debug, Clone)]
+pub struct TrialSpec {
+    /// The scenario.
+    pub scenario: Scenario,
+    /// Page and block size of the target.
+    pub geometry: Geometry,
+    /// Same seed, same plan, same delays.
+    pub seed: u64,
+    /// Keys the stamps; the image's background must have been written with it too.
+    pub nonce: u64,
+    /// When to stop.
+    pub limits: Limits,
+    /// The CPUs to use; empty for all that this process may run on.
+    pub cpus: Vec<usize>,
+}
+
+/// When to stop, whichever comes first. At least one batch is raced.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Limits {
+    /// Time for passes, preparation included.
+    pub time: Option<Duration>,
+    /// Rounds.
+    pub rounds: Option<u64>,
+}
+
+/// What happens meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "pass and rounds so far")]
+pub enum Event {
+    /// The files of a pass are being prepared.
+    Preparing { pass: u64 },
+    /// The actors race.
+    Racing { pass: u64, rounds: u64 },
+    /// Everything is evicted and looked at again.
+    Verifying { pass: u64 },
+}
+
+/// What came of it.
+#[derive(Debug, Clone)]
+pub struct RaceReport {
+    /// Proof of exercise.
+    pub evidence: Evidence,
+    /// What was found and confirmed, or not borne out by its own confirmation.
+    pub violations: Vec<Violation>,
+    /// Seconds of racing until the first violation.
+    pub first_violation_s: Option<f64>,
+    /// Where the actors ran.
+    pub placement: Vec<Placement>,
+    /// What every file holds now, for a look after a remount; absent after a failed operation.
+    pub contents: Option<Vec<Content>>,
+}
+
+/// The race could not be run to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum RaceError {
+    /// The scenario does not fit the target.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A subject failed where it must not.
+    #[error(transparent)]
+    Subject(#[from] SubjectError),
+    /// An actor died.
+    #[error("actor {actor} died within the race: {exit:?}")]
+    Died {
+        /// Its name.
+        actor: String,
+        /// How.
+        exit: Exit,
+    },
+    /// An actor gave up.
+    #[error("actor {actor}: {what}")]
+    Actor {
+        /// Its name.
+        actor: String,
+        /// Why.
+        what: String,
+    },
+    /// The system refused something that the engine itself needs.
+    #[error("the race engine failed: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// Races one trial.
+pub fn race(
+    spec: &TrialSpec,
+    subjects: &dyn Subjects,
+    host: Host,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<RaceReport, RaceError> {
+    let plan = Plan::new(&spec.scenario, spec.geometry)?;
+    let mut stage = subjects.stage()?;
+    let board = Board::new(plan.actors.len())?;
+    let cpus = if spec.cpus.is_empty() {
+        process::cpus()?
+    } else {
+        spec.cpus.clone()
+    };
+    let started = Instant::now();
+    let part = |me: usize| {
+        let (cpu, spin) = place(me, plan.actors.len(), &cpus);
+        Part {
+            plan: &plan,
+            board: &board,
+            stamps: Stamps::new(spec.nonce),
+            me,
+            cpu,
+            spin,
+            cache_is_store: stage.cache_is_store(),
+            rounds: spec.limits.rounds,
+            deadline: spec.limits.time.map(|t| started + t),
+            seed: spec.seed,
+        }
+    };
+    let parts: Vec<Part> = (0..plan.actors.len()).map(part).collect();
+    let body = |me: usize, mut sender: crate::message::Sender| {
+        let Part {
+            plan,
+            board,
+            stamps,
+            cpu,
+            spin,
+            cache_is_store,
+            rounds,
+            deadline,
+            seed,
+            ..
+        } = parts[me];
+        let part = Part {
+            plan,
+            board,
+            stamps,
+            me,
+            cpu,
+            spin,
+            cache_is_store,
+            rounds,
+            deadline,
+            seed,
+        };
+        let subject = match subjects.actor(plan.actors[me].index) {
+            Ok(subject) => subject,
+            Err(error) => {
+                let _ = sender.send(&Message::Failed {
+                    what: error.to_string(),
+                });
+                return;
+            }
+        };
+        if let Ok(mut racer) = Racer::new(part, subject, sender) {
+            // The coordinator has been told; a process that ends early is noticed as well.
+            let _ = racer.run();
+        }
+    };
+    host.crew(&board, plan.actors.len(), &body, |crew| {
+        let coordinator = subjects.coordinator()?;
+        let lead = Lead::new(
+            spec,
+            &plan,
+            &board,
+            crew,
+            &mut *stage,
+            coordinator,
+            on_event,
+        );
+        let report = lead.run();
+        if report.is_err() {
+            board.abort();
+        }
+        report
+    })?
+}
+
+/// The CPU of an actor and how it waits: the invalidator has the first CPU, the others share the rest.
+fn place(me: usize, actors: usize, cpus: &[usize]) -> (Option<usize>, Spin) {
+    match cpus {
+        [] => (None, Spin::Shared),
+        [only] => (Some(*only), Spin::Shared),
+        [first, ..] if me == 0 => (Some(*first), Spin::Own),
+        [_, rest @ ..] => {
+            let cpu = rest[(me - 1) % rest.len()];
+            (
+                Some(cpu),
+                if actors - 1 > rest.len() {
+                    Spin::Shared
+                } else {
+                    Spin::Own
+                },
+            )
+        }
+    }
+}
+
+/// The coordinator at work.
+struct Lead<'a> {
+    spec: &'a TrialSpec,
+    plan: &'a Plan,
+    board: &'a Board,
+    crew: &'a mut Crew,
+    stage: &'a mut dyn Stage,
+    verifier: Verifier<'a>,
+    on_event: &'a mut dyn FnMut(Event),
+    started: Instant,
+    evidence: Evidence,
+    fillers: Vec<FillerEvidence>,
+    furthers: Vec<u64>,
+    findings: Vec<Finding>,
+    confirmed: Vec<(u64, Message)>,
+    violations: Vec<Violation>,
+    placement: Vec<Placement>,
+    /// For each actor, the last odd no-wait sequence seen and since when.
+    waits: Vec<(u64, Instant)>,
+}
+
+/// How a pass ended.
+struct PassEnd {
+    rounds: u64,
+    last: bool,
+    void: bool,
+}
+
+impl<'a> Lead<'a> {
+    fn new(
+        spec: &'a TrialSpec,
+        plan: &'a Plan,
+        board: &'a Board,
+        crew: &'a mut Crew,
+        stage: &'a mut dyn Stage,
+        coordinator: Box<dyn Subject>,
+        on_event: &'a mut dyn FnMut(Event),
+    ) -> Lead<'a> {
+        let direct = match stage.direct() {
+            DirectIo::Real => "real",
+            DirectIo::Buffered => "buffered",
+            DirectIo::None => "none",
+        };
+        let now = Instant::now();
+        Lead {
+            spec,
+            plan,
+            board,
+            crew,
+            verifier: Verifier::new(
+                plan,
+                Stamps::new(spec.nonce),
+                coordinator,
+                stage.cache_is_store(),
+            ),
+            stage,
+            on_event,
+            started: now,
+            evidence: Evidence {
+                direct: direct.into(),
+                eviction_proved: true,
+                ..Evidence::default()
+            },
+            fillers: vec![FillerEvidence::default(); plan.actors.len() - 1],
+            furthers: vec![0; plan.actors.len()],
+            findings: Vec::new(),
+            confirmed: Vec::new(),
+            violations: Vec::new(),
+            placement: Vec::new(),
+            waits: vec![(0, now); plan.actors.len()],
+        }
+    }
+
+    fn run(mut self) -> Result<RaceReport, RaceError> {
+        self.await_ready()?;
+        let mut pass = 0;
+        let contents = loop {
+            (self.on_event)(Event::Preparing { pass });
+            let mut contents = self.prepare(pass)?;
+            let before = self.blocks()?;
+            self.board.command().store(pass + 1, SeqCst);
+            futex::wake_all(self.board.command());
+            let before_ns = self.evidence.racing_ns;
+            let end = self.await_pass(pass)?;
+            self.gather(pass, before_ns);
+            if end.void {
+                break None;
+            }
+            for round in 0..end.rounds {
+                self.plan.settle(pass, round, &mut contents);
+            }
+            (self.on_event)(Event::Verifying { pass });
+            self.reuse(pass, before, &mut contents)?;
+            self.verify(pass, end.rounds, &contents)?;
+            self.evidence.passes += 1;
+            pass += 1;
+            if end.last || self.over() {
+                break Some(contents);
+            }
+        };
+        Ok(self.report(contents))
+    }
+
+    fn over(&self) -> bool {
+        let limits = &self.spec.limits;
+        limits.time.is_some_and(|t| self.started.elapsed() >= t)
+            || limits.rounds.is_some_and(|r| self.evidence.rounds >= r)
+            || limits.time.is_none() && limits.rounds.is_none()
+    }
+
+    /// Writes every file anew and evicts it.
+    fn prepare(&mut self, pass: u64) -> Result<Vec<Content>, RaceError> {
+        let contents = self.plan.contents(pass);
+        let stamps = Stamps::new(self.spec.nonce);
+        for (file, content) in contents.iter().enumerate() {
+            let mut fill = |at: u64, buf: &mut [u8]| {
+                let pieces: Vec<_> = content.window(at..at + buf.len() as u64).collect();
+                crate::judge::render(stamps, at, &pieces, buf);
+            };
+            self.stage
+                .prepare(file as FileId, content.size(), &mut fill)?;
+        }
+        for (file, content) in contents.iter().enumerate() {
+            let proved = self.verifier.evict(file as FileId, content.size())?;
+            self.evidence.eviction_proved &= proved || content.size() == 0;
+        }
+        Ok(contents)
+    }
+
+    fn await_ready(&mut self) -> Result<(), RaceError> {
+        let mut ready = vec![None; self.plan.actors.len()];
+        while ready.contains(&None) {
+            for (actor, message) in self.messages()? {
+                if let Message::Ready { cpu } = message {
+                    ready[actor] = Some(cpu);
+                }
+            }
+        }
+        let named = self.plan.actors.iter().zip(ready);
+        self.placement = named
+            .map(|(a, cpu)| Placement {
+                actor: a.name.clone(),
+                cpu: cpu.flatten(),
+            })
+            .collect();
+        Ok(())
+    }
+
+    /// Waits for messages, at most a tick; fails when an actor did.
+    fn messages(&mut self) -> Result<Vec<(usize, Message)>, RaceError> {
+        {
+            let mut fds: Vec<PollFd> = self
+                .crew
+                .receivers
+                .iter()
+                .map(|r| PollFd::new(r.pipe().as_fd(), PollFlags::POLLIN))
+                .collect();
+            match poll(
+                &mut fds,
+                PollTimeout::try_from(TICK).unwrap_or(PollTimeout::ZERO),
+            ) {
+                Ok(_) | Err(nix::Error::EINTR) => {}
+                Err(error) => return Err(std::io::Error::from(error).into()),
+            }
+        }
+        let mut all = Vec::new();
+        let mut closed = false;
+        for (actor, receiver) in self.crew.receivers.iter_mut().enumerate() {
+            let mut messages = Vec::new();
+            closed |= receiver.drain(&mut messages)?;
+            all.extend(messages.into_iter().map(|m| (actor, m)));
+        }
+        for (actor, message) in &all {
+            if let Message::Failed { what } = message {
+                return Err(RaceError::Actor {
+                    actor: self.plan.actors[*actor].name.clone(),
+                    what: what.clone(),
+                });
+            }
+        }
+        if let Some((actor, exit)) = self.crew.dead()? {
+            return Err(RaceError::Died {
+                actor: self.plan.actors[actor].name.clone(),
+                exit,
+            });
+        }
+        if closed && all.is_empty() && self.board.aborted() {
+            return Err(std::io::Error::other("an actor left the race without a word").into());
+        }
+        Ok(all)
+    }
+
+    fn await_pass(&mut self, pass: u64) -> Result<PassEnd, RaceError> {
+        let mut waiting = self.plan.actors.len();
+        let mut end = PassEnd {
+            rounds: 0,
+            last: false,
+            void: false,
+        };
+        while waiting > 0 {
+            for (actor, message) in self.messages()? {
+                match message {
+                    Message::Ready { .. } | Message::Failed { .. } => {}
+                    Message::Found(finding) => self.findings.push(*finding),
+                    Message::Confirmed { .. } => self.confirmed.push((pass, message)),
+                    Message::Counted { evidence, further } => {
+                        self.fillers[actor - 1] = evidence;
+                        self.furthers[actor] = further;
+                        waiting -= 1;
+                    }
+                    Message::PassDone {
+                        rounds,
+                        racing_ns,
+                        outcomes,
+                        further,
+                        last,
+                    } => {
+                        end = PassEnd {
+                            rounds,
+                            last,
+                            void: self.board.void().load(SeqCst) != 0,
+                        };
+                        self.evidence.rounds += rounds;
+                        self.evidence.racing_ns += racing_ns;
+                        self.evidence.outcomes = outcomes.into_iter().collect::<BTreeMap<_, _>>();
+                        self.furthers[actor] = further;
+                        waiting -= 1;
+                    }
+                }
+            }
+            self.watch_waits(pass);
+            (self.on_event)(Event::Racing {
+                pass,
+                rounds: self.board.rounds().load(SeqCst),
+            });
+        }
+        Ok(end)
+    }
+
+    /// Notices an actor that sleeps in a call that must not wait: the same call in two looks at least
+    /// 100 ms apart, asleep both times.
+    fn watch_waits(&mut self, pass: u64) {
+        let pids = self.crew.pids();
+        for actor in 0..self.plan.actors.len() {
+            let sequence = self.board.no_wait(actor).load(SeqCst);
+            let (seen, since) = self.waits[actor];
+            let Some(&pid) = pids.get(actor).filter(|_| sequence % 2 == 1) else {
+                continue;
+            };
+            let Some(frame) = crate::asleep::asleep(pid) else {
+                self.waits[actor] = (0, Instant::now());
+                continue;
+            };
+            if seen != sequence {
+                self.waits[actor] = (sequence, Instant::now());
+            } else if since.elapsed() >= Duration::from_millis(100)
+                && self.violations.len() < MOST_VIOLATIONS
+            {
+                self.waits[actor] = (0, Instant::now());
+                self.evidence.blocked.push(format!(
+                    "{} asleep in {frame}",
+                    self.plan.actors[actor].name
+                ));
+                self.violations.push(self.blocked(pass, actor, &frame));
+            }
+        }
+    }
+
+    fn blocked(&self, pass: u64, actor: usize, frame: &str) -> Violation {
+        Violation {
+            verdict: Verdict::Blocked,
+            phase: Phase::Race,
+            via: Via::Result,
+            actor: self.plan.actors[actor].name.clone(),
+            file: self.plan.names[usize::from(self.plan.on)].clone(),
+            offset: 0,
+            wrong_bytes: 0,
+            pass,
+            round: self.board.rounds().load(SeqCst),
+            got: format!("asleep in {frame}, seen twice at least 100 ms apart in one call"),
+            expected: "data or EAGAIN, without waiting".into(),
+            bytes: String::new(),
+            clock: [0; 4],
+            at_s: self.evidence.racing_ns as f64 / 1e9,
+            confirmation: None,
+        }
+    }
+
+    /// Turns the findings of a pass and their confirmations into violations.
+    fn gather(&mut self, pass: u64, before_ns: u64) {
+        let findings = std::mem::take(&mut self.findings);
+        for finding in findings {
+            let confirmation = self.confirmation(pass, &finding);
+            let unconfirmed = confirmation.is_none() && finding.via != Via::Result;
+            if unconfirmed || self.violations.len() >= MOST_VIOLATIONS {
+                self.evidence.further_violations += 1;
+                continue;
+            }
+            let settled = confirmation
+                .as_ref()
+                .is_some_and(|c| c.eviction_proved && matches!(c.evicted, Answer::Wrong(_)));
+            let verdict = match finding.verdict {
+                Verdict::Stale if settled => Verdict::StaleMapping,
+                other => other,
+            };
+            self.violations.push(Violation {
+                verdict,
+                phase: finding.phase,
+                via: finding.via,
+                actor: self.plan.actors[finding.actor].name.clone(),
+                file: self.plan.names[usize::from(finding.file)].clone(),
+                offset: finding.offset,
+                wrong_bytes: finding.wrong_bytes,
+                pass,
+                round: finding.round,
+                got: finding.got,
+                expected: finding.expected,
+                bytes: finding.bytes.iter().map(|b| format!("{b:02x}")).collect(),
+                clock: finding.clock,
+                at_s: (before_ns + finding.at_ns) as f64 / 1e9,
+                confirmation,
+            });
+        }
+    }
+
+    fn confirmation(&self, pass: u64, finding: &Finding) -> Option<Confirmation> {
+        self.confirmed
+            .iter()
+            .find_map(|(in_pass, message)| match message {
+                Message::Confirmed {
+                    file,
+                    at,
+                    len,
+                    again,
+                    mappings,
+                    direct,
+                    evicted,
+                    proved,
+                } if *in_pass == pass
+                    && *file == finding.file
+                    && (*at..at + len).contains(&finding.offset) =>
+                {
+                    let wrong = |a: &Answer| matches!(a, Answer::Wrong(_));
+                    let seen_again = wrong(again)
+                        || mappings.iter().any(|(_, a)| wrong(a))
+                        || wrong(direct)
+                        || wrong(evicted);
+                    Some(Confirmation {
+                        again: again.clone(),
+                        mappings: mappings.clone(),
+                        direct: direct.clone(),
+                        evicted: evicted.clone(),
+                        eviction_proved: *proved,
+                        borne_out: seen_again || finding.phase == Phase::Race && finding.rejudged,
+                    })
+                }
+                _ => None,
+            })
+    }
+
+    /// Device blocks of the raced file, where the scenario reuses them and the filesystem has such a thing.
+    fn blocks(&mut self) -> Result<Option<BTreeSet<u64>>, RaceError> {
+        if self.plan.reuse.is_empty() {
+            return Ok(None);
+        }
+        let size = self.plan.files[usize::from(self.plan.on)].size;
+        blocks(self.stage, self.plan.on, size, self.plan.block())
+    }
+
+    /// Lets the reusers allocate what the pass has freed, and counts what they got.
+    fn reuse(
+        &mut self,
+        pass: u64,
+        before: Option<BTreeSet<u64>>,
+        contents: &mut [Content],
+    ) -> Result<(), RaceError> {
+        let Some(before) = before else { return Ok(()) };
+        let left = self.blocks()?.unwrap_or_default();
+        let freed: BTreeSet<u64> = before.difference(&left).copied().collect();
+        for (i, (_, ops)) in self.plan.reuse.iter().enumerate() {
+            let generation = self.plan.reuse_generation(pass, i);
+            for op in ops {
+                let chunk = self.plan.chunk(0);
+                let call = self.plan.call(op, &chunk);
+                let change = self.plan.change(op, &chunk, generation);
+                self.verifier.carry_out(&call, generation)?;
+                if let Some((file, change)) = change {
+                    contents[usize::from(file)].apply(change);
+                }
+                if let Call::Write { file, at, len } = call {
+                    let got =
+                        blocks(self.stage, file, at + len, self.plan.block())?.unwrap_or_default();
+                    let reused = got.intersection(&freed).count() as u64;
+                    *self.evidence.reused_blocks.get_or_insert(0) += reused;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// P2: everything again, after eviction.
+    fn verify(&mut self, pass: u64, rounds: u64, contents: &[Content]) -> Result<(), RaceError> {
+        for (file, content) in contents.iter().enumerate() {
+            let proved = self.verifier.evict(file as FileId, content.size())?;
+            let phase = if proved { Phase::Evicted } else { Phase::After };
+            self.evidence.eviction_proved &= proved || content.size() == 0;
+            let found = self.verifier.look(file as FileId, content, phase)?;
+            for mut violation in found.violations {
+                violation.pass = pass;
+                violation.round = self.plan.round_of(violation.offset, 0, rounds.max(1));
+                violation.at_s = self.evidence.racing_ns as f64 / 1e9;
+                if self.violations.len() < MOST_VIOLATIONS {
+                    self.violations.push(violation);
+                } else {
+                    self.evidence.further_violations += 1;
+                }
+            }
+            self.evidence.further_violations += found.further;
+        }
+        Ok(())
+    }
+
+    fn report(mut self, contents: Option<Vec<Content>>) -> RaceReport {
+        let fillers = std::mem::take(&mut self.fillers);
+        self.evidence.overlapped = fillers.iter().map(|f| f.overlapped).min().unwrap_or(0);
+        self.evidence.filled = fillers.iter().filter_map(|f| f.filled).min();
+        self.evidence.fillers = fillers;
+        self.evidence.further_violations += self.furthers.iter().sum::<u64>();
+        if self.stage.cache_is_store() {
+            self.evidence.eviction_proved = false;
+            self.evidence.notes.push("the page cache is the only store: nothing to evict, and a round counts as filled when its page was touched".into());
+        }
+        let first = self
+            .violations
+            .iter()
+            .map(|v| v.at_s)
+            .min_by(f64::total_cmp);
+        RaceReport {
+            evidence: self.evidence,
+            violations: self.violations,
+            first_violation_s: first,
+            placement: self.placement,
+            contents,
+        }
+    }
+}
+
+/// Device blocks (numbers of `block` bytes) under the first `size` bytes of a file.
+fn blocks(
+    stage: &mut dyn Stage,
+    file: FileId,
+    size: u64,
+    block: u64,
+) -> Result<Option<BTreeSet<u64>>, RaceError> {
+    let Some(extents) = stage.blocks(file, 0..size)? else {
+        return Ok(None);
+    };
+    Ok(Some(
+        extents
+            .into_iter()
+            .flat_map(|(_, at, len)| at / block..(at + len).div_ceil(block))
+            .collect(),
+    ))
+}
+
+/// Looks at every file once more after a remount (P4). `subjects` must be of the new mount.
+pub fn remounted(
+    spec: &TrialSpec,
+    subjects: &dyn Subjects,
+    contents: &[Content],
+) -> Result<Vec<Violation>, RaceError> {
+    let plan = Plan::new(&spec.scenario, spec.geometry)?;
+    let mut verifier = Verifier::new(
+        &plan,
+        Stamps::new(spec.nonce),
+        subjects.coordinator()?,
+        false,
+    );
+    let mut violations = Vec::new();
+    for (file, content) in contents.iter().enumerate() {
+        violations.extend(
+            verifier
+                .look(file as FileId, content, Phase::Remounted)?
+                .violations,
+        );
+    }
+    Ok(violations)
+}

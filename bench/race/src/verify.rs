@@ -1,0 +1,249 @@
+//! The coordinator's own looks at whole files: after eviction (P2) and after a remount (P4).
+
+use std::time::Duration;
+
+use punchbench_results::{Answer, Confirmation, Phase, Verdict, Via, Violation};
+
+use crate::content::{Content, Piece};
+use crate::judge::{Got, Wrong, judge, legal_words};
+use crate::message::{decode, encode, legal_at};
+use crate::plan::Plan;
+use crate::stamp::Stamps;
+use crate::{Call, FileId, Look, Subject, SubjectError};
+
+/// Bytes looked at in one go.
+const STEP: u64 = 1 << 20;
+/// Wrong pages of one look that are confirmed and told in full.
+const MOST: usize = 4;
+
+/// What a look at a file found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The first few, confirmed.
+    pub violations: Vec<Violation>,
+    /// How many more pages were wrong.
+    pub further: u64,
+}
+
+/// Looks at whole files with a subject of its own.
+pub struct Verifier<'a> {
+    plan: &'a Plan,
+    stamps: Stamps,
+    subject: Box<dyn Subject>,
+    cache_is_store: bool,
+    buf: Vec<u8>,
+}
+
+impl std::fmt::Debug for Verifier<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Verifier").finish_non_exhaustive()
+    }
+}
+
+impl<'a> Verifier<'a> {
+    /// With the coordinator's subject.
+    pub fn new(
+        plan: &'a Plan,
+        stamps: Stamps,
+        subject: Box<dyn Subject>,
+        cache_is_store: bool,
+    ) -> Verifier<'a> {
+        Verifier {
+            plan,
+            stamps,
+            subject,
+            cache_is_store,
+            buf: vec![0; STEP as usize],
+        }
+    }
+
+    /// Evicts a whole file; whether its absence was proved.
+    pub fn evict(&mut self, file: FileId, size: u64) -> Result<bool, SubjectError> {
+        if self.cache_is_store || size == 0 {
+            return Ok(false);
+        }
+        self.subject.evict(file, 0..size)
+    }
+
+    /// Carries out a reuser's call, in steps, writing `generation`.
+    pub fn carry_out(&mut self, call: &Call, generation: u32) -> Result<(), SubjectError> {
+        let Call::Write { file, at, len } = *call else {
+            let outcome = self.subject.perform(call, &mut self.buf);
+            return self.must(outcome.errno, "reuse", call);
+        };
+        let mut done = 0;
+        while done < len {
+            let n = STEP.min(len - done);
+            let step = Call::Write {
+                file,
+                at: at + done,
+                len: n,
+            };
+            self.stamps
+                .fill(file, generation, at + done, &mut self.buf[..n as usize]);
+            let outcome = self.subject.perform(&step, &mut self.buf[..n as usize]);
+            let short = if outcome.bytes < n {
+                nix::errno::Errno::ENOSPC as i32
+            } else {
+                0
+            };
+            self.must(outcome.errno.max(short), "write", &step)?;
+            done += n;
+        }
+        Ok(())
+    }
+
+    fn must(&self, errno: i32, what: &'static str, call: &Call) -> Result<(), SubjectError> {
+        match errno {
+            0 => Ok(()),
+            _ => Err(SubjectError {
+                what,
+                on: format!("{call:?}"),
+                error: std::io::Error::from_raw_os_error(errno),
+            }),
+        }
+    }
+
+    /// Judges a whole file as it is now.
+    pub fn look(
+        &mut self,
+        file: FileId,
+        content: &Content,
+        phase: Phase,
+    ) -> Result<Found, SubjectError> {
+        let mut found = Found::default();
+        let mut at = 0;
+        while at < content.size() {
+            let end = (at + STEP).min(content.size());
+            for (wrong, bytes) in self.wrong_pages(Look::Read, file, at..end, content) {
+                if found.violations.len() < MOST {
+                    let violation = self.violation(file, content, wrong, &bytes, phase)?;
+                    found.violations.push(violation);
+                } else {
+                    found.further += 1;
+                }
+            }
+            at = end;
+        }
+        Ok(found)
+    }
+
+    fn wrong_pages(
+        &mut self,
+        how: Look,
+        file: FileId,
+        range: std::ops::Range<u64>,
+        content: &Content,
+    ) -> Vec<(Wrong, Vec<u8>)> {
+        let len = (range.end - range.start) as usize;
+        let outcome = self
+            .subject
+            .look(how, file, range.start, &mut self.buf[..len]);
+        let seen = &self.buf[..outcome.bytes as usize];
+        wrong_pages(self.stamps, self.plan.page(), seen, range, content)
+    }
+
+    fn violation(
+        &mut self,
+        file: FileId,
+        content: &Content,
+        wrong: Wrong,
+        bytes: &[u8],
+        phase: Phase,
+    ) -> Result<Violation, SubjectError> {
+        let page = self.plan.page();
+        let start = wrong.offset / page * page;
+        let range = start..(start + page).min(content.size());
+        let names = self.plan.names.clone();
+        let answer = |found: Vec<(Wrong, Vec<u8>)>, stamps: Stamps| {
+            decode(
+                encode(found.first().map(|(w, b)| Got::name(stamps, w.offset, b))),
+                &names,
+            )
+        };
+        std::thread::sleep(Duration::from_millis(10));
+        let again = answer(
+            self.wrong_pages(Look::Read, file, range.clone(), content),
+            self.stamps,
+        );
+        let direct = self.subject.look(Look::Direct, file, range.start, &mut []);
+        let direct = match direct.errno {
+            0 => answer(
+                self.wrong_pages(Look::Direct, file, range.clone(), content),
+                self.stamps,
+            ),
+            errno => Answer::NotAsked(format!(
+                "no direct read here: {}",
+                std::io::Error::from_raw_os_error(errno)
+            )),
+        };
+        let proved = !self.cache_is_store && self.subject.evict(file, range.clone())?;
+        let evicted = answer(
+            self.wrong_pages(Look::Read, file, range, content),
+            self.stamps,
+        );
+        let pieces: Vec<Piece> = content.window(wrong.offset..wrong.offset + 1).collect();
+        let expected = legal_at(&pieces, wrong.offset);
+        let got = Got::name(self.stamps, wrong.offset, bytes);
+        let verdict = match got.verdict(file, expected.as_ref()) {
+            _ if self.plan.files[usize::from(file)].witness => Verdict::Damaged,
+            Verdict::Stale if phase != Phase::After => Verdict::StaleMapping,
+            verdict => verdict,
+        };
+        let borne_out = [&again, &direct, &evicted]
+            .iter()
+            .any(|a| matches!(a, Answer::Wrong(_)));
+        Ok(Violation {
+            verdict,
+            phase,
+            via: Via::Read,
+            actor: "the coordinator".into(),
+            file: names[usize::from(file)].clone(),
+            offset: wrong.offset,
+            wrong_bytes: wrong.bytes,
+            pass: 0,
+            round: 0,
+            got: got.words(&names),
+            expected: legal_words(expected.as_ref(), &names),
+            bytes: bytes.iter().take(64).map(|b| format!("{b:02x}")).collect(),
+            clock: [0; 4],
+            at_s: 0.0,
+            confirmation: Some(Confirmation {
+                again,
+                mappings: Vec::new(),
+                direct,
+                evicted,
+                eviction_proved: proved,
+                borne_out,
+            }),
+        })
+    }
+}
+
+/// The wrong pages of a look at `range`, each with its bytes from the first wrong one on.
+pub fn wrong_pages(
+    stamps: Stamps,
+    page: u64,
+    seen: &[u8],
+    range: std::ops::Range<u64>,
+    content: &Content,
+) -> Vec<(Wrong, Vec<u8>)> {
+    let pieces: Vec<Piece> = content.window(range.clone()).collect();
+    if judge(stamps, range.start, seen, std::iter::once(&pieces[..])).is_ok() {
+        return Vec::new();
+    }
+    let mut wrongs = Vec::new();
+    let mut at = range.start;
+    while at < range.end {
+        let end = ((at / page + 1) * page).min(range.end);
+        let pieces: Vec<Piece> = content.window(at..end).collect();
+        let from = ((at - range.start) as usize).min(seen.len());
+        let to = ((end - range.start) as usize).min(seen.len());
+        if let Err(wrong) = judge(stamps, at, &seen[from..to], std::iter::once(&pieces[..])) {
+            let first = ((wrong.offset - range.start) as usize).min(to);
+            wrongs.push((wrong, seen[first..to].to_vec()));
+        }
+        at = end;
+    }
+    wrongs
+}
