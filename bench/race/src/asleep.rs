@@ -42,7 +42,12 @@ mod tests {
         while asleep(sleeper.pid()).is_none() {
             assert!(std::time::Instant::now() < until, "it never fell asleep");
         }
-        assert_eq!(asleep(std::process::id() as i32), None);
+        let spinner = punchbench_sys::process::fork(|| {
+            loop {
+                std::hint::spin_loop();
+            }
+        });
+        assert_eq!(asleep(spinner.unwrap().pid()), None);
         assert_eq!(asleep(-1), None);
     }
 }

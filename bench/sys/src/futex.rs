@@ -5,13 +5,9 @@ use std::time::Duration;
 
 /// The futex of a word: its low half on a little-endian machine.
 fn low_half(word: &AtomicU64) -> *mut u32 {
-    let at: *mut u32 = word.as_ptr().cast();
-    // SAFETY: both halves lie within the word; on a big-endian machine the low half is the second.
-    if cfg!(target_endian = "big") {
-        unsafe { at.add(1) }
-    } else {
-        at
-    }
+    let halves: *mut [u32; 2] = word.as_ptr().cast();
+    let low = usize::from(cfg!(target_endian = "big"));
+    halves.cast::<u32>().wrapping_add(low)
 }
 
 /// Sleeps until `word` is no longer `seen`, somebody wakes it, or `timeout` is over; may return early.
