@@ -260,6 +260,8 @@ pub struct InjectedSubjects {
     injection: Injection,
     /// What each actor does in the lie.
     parts: Vec<Part>,
+    /// And the coordinator, who carries out what a reuser does.
+    coordinator: Part,
     witness: Option<u16>,
     /// Another file's number, for its stamps.
     other: u16,
@@ -292,6 +294,12 @@ impl InjectedSubjects {
             Role::Reuser | Role::Filler | Role::Dirtier => Part::Honest,
         };
         let parts = scenario.actors.iter().map(part).collect();
+        let mut actors = scenario.actors.iter();
+        let coordinator = match actors.any(|(n, a)| a.role == Role::Reuser && injection.lies(n, a))
+        {
+            true => Part::Liar,
+            false => Part::Honest,
+        };
         let witness = scenario.files.iter().position(|(_, file)| file.witness);
         let anyone = scenario.actors.iter().any(|(n, a)| injection.lies(n, a));
         if !anyone || injection.kind.lie == Lie::ChangeWitness && witness.is_none() {
@@ -306,6 +314,7 @@ impl InjectedSubjects {
             inner,
             injection,
             parts,
+            coordinator,
             witness: witness.map(|file| file as u16),
             other: u16::from(raced == 0),
             nonce,
@@ -325,7 +334,7 @@ impl Subjects for InjectedSubjects {
     }
 
     fn coordinator(&self) -> Result<Box<dyn Subject>, SubjectError> {
-        self.wrap(self.inner.coordinator()?, Part::Honest)
+        self.wrap(self.inner.coordinator()?, self.coordinator)
     }
 
     fn stage(&self) -> Result<Box<dyn Stage>, SubjectError> {

@@ -12,7 +12,7 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::libc;
 use punchbench_race::{Stage, Subject, SubjectError, Subjects};
-use punchbench_scenarios::{Geometry, Scenario};
+use punchbench_scenarios::{Geometry, Op, Role, Scenario};
 
 mod actor;
 mod evict;
@@ -56,8 +56,8 @@ struct FileSetup {
 pub struct SyscallSubjects {
     dir: PathBuf,
     files: Vec<FileSetup>,
-    /// For each actor, whether it maps each file.
-    maps: Vec<Vec<bool>>,
+    /// For each actor, how it maps each file.
+    maps: Vec<Vec<Option<MapFor>>>,
     options: SubjectOptions,
 }
 
@@ -79,16 +79,18 @@ impl SyscallSubjects {
         });
         let maps = scenario.actors.iter().map(|(_, actor)| {
             let mapped = |name: &str| {
-                let on = |op: &punchbench_scenarios::Op| {
-                    op.maps() && op.operands().0.is_some_and(|(file, _)| file == name)
-                };
-                actor.ops.iter().any(on)
+                let on =
+                    |op: &Op| op.maps() && op.operands().0.is_some_and(|(file, _)| file == name);
+                match actor.role {
+                    _ if actor.ops.iter().any(on) => Some(MapFor::Actor),
+                    // It leads the rounds, so it is the one who asks what is in the page cache.
+                    Role::Invalidator => Some(MapFor::Probe),
+                    // A mapping that nobody uses would only make the invalidation slower.
+                    Role::Filler | Role::Dirtier | Role::Reuser => None,
+                }
             };
-            scenario
-                .files
-                .iter()
-                .map(|(name, _)| mapped(name))
-                .collect()
+            let files = scenario.files.iter();
+            files.map(|(name, _)| mapped(name)).collect()
         });
         let subjects = SyscallSubjects {
             dir: dir.to_owned(),
@@ -154,10 +156,8 @@ impl SyscallSubjects {
 impl Subjects for SyscallSubjects {
     fn actor(&self, index: usize) -> Result<Box<dyn Subject>, SubjectError> {
         let maps = self.maps.get(index).map_or(&[][..], Vec::as_slice);
-        let map = |file: usize| maps.get(file) == Some(&true);
-        Ok(Box::new(
-            self.subject(|file| map(file).then_some(MapFor::Actor))?,
-        ))
+        let subject = self.subject(|file| maps.get(file).copied().flatten())?;
+        Ok(Box::new(subject))
     }
 
     fn coordinator(&self) -> Result<Box<dyn Subject>, SubjectError> {

@@ -244,6 +244,24 @@ fn a_long_write_loses_a_page() {
 }
 
 #[test]
+fn a_reusers_writes_are_dropped_by_the_coordinator() {
+    let mut reuse = scenario();
+    let write = vec![Op::Write(on("other"))];
+    let reuser = ("reuser".into(), actor(Role::Reuser, write));
+    reuse.actors.0.push(reuser);
+    let dir = tempfile::tempdir().unwrap();
+    let subjects = inject(&dir, "drop-write", &reuse).unwrap();
+    let mut coordinator = subjects.coordinator().unwrap();
+    let (file, at, len) = (OTHER, 0, 4 * PAGE);
+    let mut buf = vec![0xaa; len as usize];
+    let written = coordinator.perform(&Call::Write { file, at, len }, &mut buf);
+    assert_eq!(written.bytes, len);
+    coordinator.look(Look::Read, OTHER, 0, &mut buf);
+    let lost = buf.iter().filter(|b| **b == 0).count();
+    assert_eq!(lost as u64, PAGE);
+}
+
+#[test]
 fn wait_makes_a_nowait_read_slow_once_in_a_while() {
     let bench = Bench::new("wait");
     let mut reader = bench.subjects.actor(NOWAITER).unwrap();

@@ -374,14 +374,36 @@ fn what_a_filesystem_lacks_is_an_errno() {
     };
     let done = bench.puncher.perform(&collapse, &mut []);
     assert_eq!(done.errno, nix::libc::EOPNOTSUPP);
-    // No mapping was asked for.
+}
+
+#[test]
+fn only_who_needs_a_mapping_has_one() {
+    let mut three = scenario();
+    let reader = actor(Role::Filler, vec![Op::Fadvise(on("victim"))]);
+    three.actors.0.push(("reader".into(), reader));
+    let dir = tempfile::tempdir().unwrap();
+    let options = SubjectOptions::default();
+    let subjects = SyscallSubjects::new(dir.path(), &three, GEOMETRY, options).unwrap();
+    subjects
+        .stage()
+        .unwrap()
+        .prepare(VICTIM, SIZE, &mut pattern)
+        .unwrap();
     let fault = Call::Fault {
         file: VICTIM,
         at: 0,
         len: 8,
     };
-    let done = bench.puncher.perform(&fault, &mut [0; 8]);
-    assert_eq!(done.errno, nix::libc::ENOTSUP);
+    // The invalidator is asked what is in the page cache.
+    for (index, errno, tells) in [
+        (MAPPER, 0, Some(())),
+        (PUNCHER, 0, Some(())),
+        (2, nix::libc::ENOTSUP, None),
+    ] {
+        let mut actor = subjects.actor(index).unwrap();
+        assert_eq!(actor.perform(&fault, &mut [0; 8]).errno, errno);
+        assert_eq!(actor.resident(VICTIM, 0..PAGE, &mut [false]), tells);
+    }
 }
 
 #[test]
