@@ -380,3 +380,56 @@ unsafe fn store(mut to: *mut u8, from: &[u8]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::{Exit, fork};
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+
+    fn empty() -> Mapping {
+        let file = memfd_create(c"test", MFdFlags::empty()).unwrap();
+        Mapping::new(file.as_fd(), 3, Protection::ReadWrite).unwrap()
+    }
+
+    #[test]
+    fn words_and_odd_bytes_are_loaded_and_stored_alike() {
+        let mut mapping = empty();
+        nix::unistd::ftruncate(&mapping, page_size() as i64).unwrap();
+        let bytes: Vec<u8> = (1..=40).collect();
+        for at in 0..9 {
+            for len in 0..bytes.len() {
+                let mut got = vec![0; len];
+                let done = mapping.store(at, &bytes[..len]);
+                assert_eq!((done.bytes, done.errno, done.sigbus), (len, 0, false));
+                assert_eq!(mapping.load(at, &mut got).bytes, len);
+                assert_eq!(got, bytes[..len], "at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_access_outside_the_mapping_is_refused() {
+        let mut mapping = empty();
+        let end = page_size() as u64;
+        assert_eq!(mapping.load(end - 1, &mut [0; 2]).errno, libc::EFAULT);
+        assert_eq!(mapping.load(u64::MAX, &mut [0; 2]).errno, libc::EFAULT);
+        assert!(mapping.advise(0..end + 1, Advice::WillNeed).is_err());
+        assert!(mapping.resident(0..end + 1, &mut [false; 2]).is_err());
+        assert!(mapping.resident(0..end, &mut []).is_err());
+    }
+
+    #[test]
+    fn sigbus_outside_a_guarded_access_still_kills() {
+        let mut mapping = empty();
+        assert!(mapping.load(0, &mut [0]).sigbus);
+        let mut child = fork(|| {
+            // The core of this death is of no interest.
+            let _ = nix::sys::prctl::set_dumpable(false);
+            // SAFETY: the address is mapped; that the file has no page there is the point.
+            unsafe { mapping.base.as_ptr().read_volatile() }.into()
+        })
+        .unwrap();
+        assert_eq!(child.wait().unwrap(), Exit::Signal(libc::SIGBUS));
+    }
+}
