@@ -13,3 +13,4 @@ pub mod namespaces;
 pub mod process;
 pub mod shm;
 pub mod sigbus;
+pub mod spawn;
