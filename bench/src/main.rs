@@ -1,1 +1,49 @@
-fn main(){}
+//! punchbench: for any kernel and each filesystem on it, is every way of filling the page cache serialized
+//! against every way of taking the blocks from under it? This file only reads the command line.
+
+mod blank;
+mod child;
+mod cli;
+mod command;
+mod dmesg;
+mod guest;
+mod outdir;
+mod plan;
+mod progress;
+mod supervisor;
+mod trial;
+mod watchdog;
+mod wire;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use punchbench_results::exit_code;
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    if punchbench_guest::init::is_guest_init() {
+        punchbench_guest::init::run();
+    }
+    let result = match Cli::parse().command {
+        Command::Run(args) => command::run::run(&args),
+        Command::List(args) => command::list::run(args.json),
+        Command::Check { files } => Ok(command::check::run(&files)),
+        Command::Explain { scenario } => command::explain::run(&scenario),
+        Command::Doctor(args) => command::doctor::run(args.json),
+        Command::Schema { of } => Ok(command::schema::run(of)),
+        Command::Trial => return trial::main(),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("punchbench: {error:#}");
+            ExitCode::from(if outdir::is_usage(&error) {
+                exit_code::USAGE
+            } else {
+                exit_code::BENCH_ERROR
+            })
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! The command line. What each command does is in `command/`, one file each.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Races every way of filling the page cache against every way of taking the blocks from under it.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run scenarios on filesystems and print the results table
+    Run(Box<RunArgs>),
+    /// List scenarios and targets
+    List(JsonArgs),
+    /// Check scenario files without running them
+    Check {
+        /// The files
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Say what a scenario races, and what is checked
+    Explain {
+        /// A scenario's name, or a scenario file
+        scenario: String,
+    },
+    /// Say what this machine can run, and what would help
+    Doctor(JsonArgs),
+    /// Print the JSON schema of scenario files, or of records
+    Schema {
+        /// Which one
+        #[arg(value_enum, default_value = "scenario")]
+        of: SchemaOf,
+    },
+    /// One trial, in the namespaces that the runner made for it
+    #[command(hide = true, name = TRIAL)]
+    Trial,
+}
+
+/// The hidden command that the runner starts itself with.
+pub const TRIAL: &str = "trial-child";
+
+/// Nothing but a format.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct JsonArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A schema that can be printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum SchemaOf {
+    /// Scenario files
+    Scenario,
+    /// The lines of records.jsonl
+    Record,
+}
+
+/// The options of `run`.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// Filesystems, such as `ext4,xfs` or `ext4:1k` [default: every local one]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub fs: Vec<String>,
+    /// Scenarios by name, glob or file [default: all]
+    #[arg(long, value_name = "GLOB")]
+    pub scenario: Vec<String>,
+    /// Boot another kernel and run there: `debian:SUITE`, a vmlinuz, or IMAGE:MODULESDIR
+    #[arg(long, value_name = "K")]
+    pub kernel: Vec<String>,
+    /// Seconds of racing per trial [default: 2; 10 with --kernel]
+    #[arg(long, value_name = "S", value_parser = seconds, conflicts_with = "rounds")]
+    pub seconds: Option<f64>,
+    /// Rounds per trial, instead of seconds
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub rounds: Option<u64>,
+    /// Trials of each scenario on each target
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub repeat: u32,
+    /// The same seed gives the same plan and the same data [default: drawn, and printed]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Trials in the making at a time; never more than one of them races
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub jobs: u16,
+    /// Every profile of each filesystem, not the base profile alone
+    #[arg(long)]
+    pub all_profiles: bool,
+    /// Where records, tables and logs go; a directory with records of the same plan is resumed
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Where the images go [default: the fastest place with room]
+    #[arg(long, value_name = "DIR")]
+    pub image_dir: Option<PathBuf>,
+    /// A block device to use instead of images; refused if it is in use or not empty
+    #[arg(long, value_name = "DEV", conflicts_with = "in_dir")]
+    pub device: Option<PathBuf>,
+    /// Take the device even if something is on it, and destroy that
+    #[arg(long, requires = "device")]
+    pub insist: bool,
+    /// Race in a directory of a filesystem that is mounted already
+    #[arg(long = "in", value_name = "DIR")]
+    pub in_dir: Option<PathBuf>,
+    /// Install missing mkfs and fsck tools first
+    #[arg(long)]
+    pub install: bool,
+    /// Filesystems that must not be skipped
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub require: Vec<String>,
+    /// Print the results as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Make an operation lie, to see the bench find out
+    #[arg(long, value_name = "KIND", hide = true)]
+    pub inject: Option<String>,
+    /// How long a phase may show no progress
+    #[arg(long, value_name = "S", hide = true, value_parser = seconds, default_value = "60")]
+    pub patience: f64,
+    /// Skip the first trials of the plan
+    #[arg(long, value_name = "N", hide = true, default_value_t = 0)]
+    pub from: usize,
+    /// Also write each record line here
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub records_to: Option<PathBuf>,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(s) if (0.01..=86_400.0).contains(&s) => Ok(s),
+        _ => Err("a number of seconds between 0.01 and 86400".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definitions_hold_together() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,33 @@
+//! `punchbench list`: the scenarios and the targets that there are.
+
+use punchbench_fs::Target;
+use punchbench_results::exit_code;
+use punchbench_scenarios::{catalog, one_line};
+use serde_json::json;
+
+/// Prints them.
+pub fn run(as_json: bool) -> anyhow::Result<u8> {
+    let (scenarios, targets) = (catalog(), Target::all(true));
+    if as_json {
+        let scenarios: Vec<_> = scenarios
+            .iter()
+            .map(|s| json!({"scenario": s.scenario, "claim": s.claim, "source": s.source, "needs": s.needs}))
+            .collect();
+        let targets: Vec<_> = targets
+            .iter()
+            .map(|t| json!({"target": t.to_string(), "base": t.profile.name.is_empty(), "about": t.profile.about}))
+            .collect();
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&json!({"scenarios": scenarios, "targets": targets}))?
+        );
+        return Ok(exit_code::EXPECTED);
+    }
+    println!("Scenarios (`punchbench explain NAME` says more):");
+    scenarios.iter().for_each(|s| println!("  {}", one_line(s)));
+    println!("\nTargets (`dir` is the directory given with --in):");
+    targets
+        .iter()
+        .for_each(|t| println!("  {:<16} {}", t.to_string(), t.profile.about));
+    Ok(exit_code::EXPECTED)
+}

@@ -1,0 +1,8 @@
+//! One file a command.
+
+pub mod check;
+pub mod doctor;
+pub mod explain;
+pub mod list;
+pub mod run;
+pub mod schema;

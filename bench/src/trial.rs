@@ -1,0 +1,378 @@
+//! The trial's own process: sets the target up, races, looks again after eviction, fsck and remount, and
+//! tells the runner each step. It is process 1 of its namespaces and stays free of threads, because it forks
+//! the actors.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Stdin, Write};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::mount::MsFlags;
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use punchbench_fs::inject::{InjectedSubjects, Injection};
+use punchbench_fs::subject::SyscallSubjects;
+use punchbench_fs::{
+    Ballast, DeviceChoice, FsckResult, Mounted, Privilege, Reuse, SetUp, SetUpError, Tag, Target,
+};
+use punchbench_race::stamp::{BACKGROUND, Stamps};
+use punchbench_race::trial::{Event, Limits, RaceReport, TrialSpec, race, remounted};
+use punchbench_race::verdict::verdict;
+use punchbench_race::{Host, Subjects};
+use punchbench_results::{Phase as Seen, Record, Verdict, Via, Violation, Where};
+use punchbench_scenarios::{Content, Role};
+use punchbench_sys::namespaces::inherited_events;
+
+use crate::wire::{Message, Phase, Spec};
+
+/// At least this long between two words about progress.
+const TELL_EVERY: Duration = Duration::from_millis(100);
+
+/// Left free when a filesystem is filled up so that freed blocks are reused: room for its metadata.
+const METADATA_ROOM: u64 = 16 << 20;
+
+/// The hidden command.
+pub fn main() -> ExitCode {
+    match serve() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("punchbench: trial: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve() -> io::Result<()> {
+    let mut link = Link {
+        events: File::from(inherited_events()?),
+        orders: BufReader::new(io::stdin()),
+        told: Instant::now(),
+        rounds: 0,
+        phase: Phase::Start,
+    };
+    let mut line = String::new();
+    link.orders.read_line(&mut line)?;
+    let spec: Spec = serde_json::from_str(&line)?;
+    let mut record = spec.record.clone();
+    match attempt(&spec, &mut record, &mut link) {
+        Ok(()) => {}
+        Err(Stop::SetUp(SetUpError::Skipped { reason, hint })) => {
+            (record.verdict, record.reason, record.hint) = (Verdict::Skipped, reason, hint);
+        }
+        Err(Stop::SetUp(SetUpError::Unsupported { reason }) | Stop::Unsupported(reason)) => {
+            (record.verdict, record.reason) = (Verdict::Unsupported, reason);
+        }
+        Err(Stop::SetUp(SetUpError::Error(reason)) | Stop::Bench(reason)) => {
+            (record.verdict, record.reason) = (Verdict::Error, reason);
+        }
+    }
+    link.tell(&Message::Done(Box::new(record)))
+}
+
+/// The way back to the runner.
+struct Link {
+    events: File,
+    orders: BufReader<Stdin>,
+    told: Instant,
+    rounds: u64,
+    phase: Phase,
+}
+
+impl Link {
+    fn tell(&mut self, message: &Message) -> io::Result<()> {
+        let mut line = serde_json::to_vec(message)?;
+        line.push(b'\n');
+        self.events.write_all(&line)
+    }
+
+    fn phase(&mut self, phase: Phase) -> io::Result<()> {
+        if phase == self.phase {
+            return Ok(());
+        }
+        self.phase = phase;
+        if matches!(phase, Phase::Fsck | Phase::Remount | Phase::CleanUp) {
+            reap_orphans();
+        }
+        self.tell(&Message::Phase(phase))
+    }
+
+    /// Only what has changed: the watchdog takes every word for a sign of life.
+    fn event(&mut self, event: Event) -> io::Result<()> {
+        match event {
+            Event::Preparing { .. } => self.phase(Phase::Prepare),
+            Event::Verifying { .. } => self.phase(Phase::Evict),
+            Event::Racing { rounds, .. } => {
+                self.phase(Phase::Race)?;
+                if rounds == self.rounds || self.told.elapsed() < TELL_EVERY {
+                    return Ok(());
+                }
+                (self.rounds, self.told) = (rounds, Instant::now());
+                self.tell(&Message::Progress { rounds })
+            }
+        }
+    }
+}
+
+/// Children of children that ended: this is process 1, so they are ours. Not to be called while actors are
+/// left, which are the engine's to wait for.
+fn reap_orphans() {
+    while let Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) =
+        waitpid(None, Some(WaitPidFlag::WNOHANG))
+    {}
+}
+
+/// Why a trial ends early.
+enum Stop {
+    SetUp(SetUpError),
+    Unsupported(String),
+    Bench(String),
+}
+
+impl From<SetUpError> for Stop {
+    fn from(error: SetUpError) -> Stop {
+        Stop::SetUp(error)
+    }
+}
+
+impl From<io::Error> for Stop {
+    fn from(error: io::Error) -> Stop {
+        Stop::Bench(error.to_string())
+    }
+}
+
+fn bench(error: impl std::fmt::Display) -> Stop {
+    Stop::Bench(error.to_string())
+}
+
+fn attempt(spec: &Spec, record: &mut Record, link: &mut Link) -> Result<(), Stop> {
+    let injection = spec
+        .inject
+        .as_deref()
+        .map(Injection::parse)
+        .transpose()
+        .map_err(bench)?;
+    let target = Target::parse(&spec.target).map_err(bench)?;
+    let tag =
+        Tag::from_environment().ok_or_else(|| Stop::Bench("started without a tag".to_owned()))?;
+    link.phase(Phase::Mkfs)?;
+    hide_work_dir(spec, &tag)?;
+    let stamps = Stamps::new(spec.nonce);
+    let background = |at: u64, buf: &mut [u8]| stamps.fill(BACKGROUND, 0, at, buf);
+    let device = spec.device.clone().map(|path| DeviceChoice {
+        path,
+        insist: spec.insist,
+    });
+    let mut env = SetUp::new(&tag, &spec.work_dir, &background);
+    env.image_dir = spec.image_dir.as_deref();
+    env.device = device.as_ref();
+    env.in_dir = spec.in_dir.as_deref();
+    let mut mounted = target.set_up(&env)?;
+
+    link.phase(Phase::Mount)?;
+    if let Some(name) = mounted.device_name() {
+        link.tell(&Message::Device(name))?;
+    }
+    record.driver = mounted.driver().to_owned();
+    record.setup = mounted.facts().to_vec();
+    can_do(spec, &mounted)?;
+    let trial = TrialSpec {
+        scenario: spec.scenario.clone(),
+        geometry: mounted.units(),
+        seed: spec.data_seed,
+        nonce: spec.nonce,
+        limits: Limits {
+            time: spec.seconds.map(Duration::from_secs_f64),
+            rounds: spec.rounds,
+        },
+        cpus: Vec::new(),
+    };
+    let ballast = fill_up(spec, &mounted)?;
+    let honest = subjects(spec, &mounted)?;
+    let subjects: Box<dyn Subjects> = match injection {
+        Some(injection) => Box::new(
+            InjectedSubjects::new(Box::new(honest), injection, &spec.scenario, spec.nonce)
+                .map_err(|error| Stop::Unsupported(error.to_string()))?,
+        ),
+        None => Box::new(honest),
+    };
+    if spec.takes_turns {
+        link.phase(Phase::Turn)?;
+        link.orders.read_line(&mut String::new())?;
+    }
+    let report = race(&trial, &*subjects, Host::Fork, &mut |event| {
+        // A runner that is gone takes this process with it.
+        let _ = link.event(event);
+    })
+    .map_err(bench)?;
+    drop(subjects);
+
+    link.phase(Phase::Evict)?;
+    drop(ballast);
+    write_back(&mounted)?;
+    conclude(spec, record, &report, &mounted);
+    if mounted.can_remount() {
+        look_again(spec, record, &report, &trial, &mut mounted, link)?;
+    }
+    link.phase(Phase::CleanUp)?;
+    drop(mounted);
+    Ok(())
+}
+
+/// Covers the run's work directory, so that what is mounted and made there goes with this namespace.
+fn hide_work_dir(spec: &Spec, tag: &Tag) -> Result<(), Stop> {
+    if Privilege::current() == Privilege::User {
+        return Ok(());
+    }
+    // Device nodes live there, so it is not mounted nodev.
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
+    let data = Some("mode=700,size=1m");
+    nix::mount::mount(
+        Some(tag.to_string().as_str()),
+        &spec.work_dir,
+        Some("tmpfs"),
+        flags,
+        data,
+    )
+    .map_err(|e| {
+        Stop::Bench(format!(
+            "cannot mount a tmpfs on {}: {e}",
+            spec.work_dir.display()
+        ))
+    })
+}
+
+/// Whether the target can do what the scenario needs.
+fn can_do(spec: &Spec, mounted: &Mounted) -> Result<(), Stop> {
+    for capability in &spec.scenario.needs {
+        if let Err(why) = mounted.capability(*capability) {
+            let word = serde_json::to_string(capability).map_err(bench)?;
+            return Err(Stop::Unsupported(format!(
+                "{} cannot {}: {why}",
+                spec.target,
+                word.trim_matches('"')
+            )));
+        }
+    }
+    match mounted.reuse() {
+        Reuse::Never(why) if spec.scenario.evidence.floor().reused_blocks > 0 => {
+            Err(Stop::Unsupported(format!(
+                "freed blocks cannot be seen reused on {}: {why}",
+                spec.target
+            )))
+        }
+        Reuse::Never(_) | Reuse::Plan(_) => Ok(()),
+    }
+}
+
+fn reuses(spec: &Spec) -> bool {
+    spec.scenario
+        .actors
+        .iter()
+        .any(|(_, actor)| actor.role == Role::Reuser)
+}
+
+/// Where an allocator would rather take other blocks than those just freed, there must be no others.
+fn fill_up(spec: &Spec, mounted: &Mounted) -> Result<Option<Ballast>, Stop> {
+    match mounted.reuse() {
+        Reuse::Plan(plan) if plan.fill && reuses(spec) => {}
+        Reuse::Plan(_) | Reuse::Never(_) => return Ok(None),
+    }
+    let files = spec
+        .scenario
+        .files
+        .iter()
+        .filter(|(_, file)| file.content != Content::Empty);
+    let prepared: u64 = files
+        .map(|(_, file)| file.size.bytes(mounted.units()))
+        .sum();
+    Ok(Some(Ballast::fill(mounted, prepared + METADATA_ROOM)?))
+}
+
+fn subjects(spec: &Spec, mounted: &Mounted) -> Result<SyscallSubjects, Stop> {
+    let chunk = spec.scenario.round.chunk.bytes(mounted.units());
+    let options = mounted.subject_options(chunk, reuses(spec));
+    SyscallSubjects::new(mounted.dir(), &spec.scenario, mounted.units(), options).map_err(bench)
+}
+
+/// Everything to the medium before the unmount, where a slow disk does not look like a hanging umount.
+fn write_back(mounted: &Mounted) -> Result<(), Stop> {
+    let dir = File::open(mounted.dir())?;
+    match nix::unistd::syncfs(&dir) {
+        Ok(()) => Ok(()),
+        Err(Errno::ENOSPC | Errno::EDQUOT) => Err(Stop::Bench("the filesystem is full".to_owned())),
+        Err(error) => Err(Stop::Bench(format!("syncfs failed: {error}"))),
+    }
+}
+
+fn conclude(spec: &Spec, record: &mut Record, report: &RaceReport, mounted: &Mounted) {
+    record.evidence = report.evidence.clone();
+    record.violations = report.violations.clone();
+    record.first_violation_s = report.first_violation_s;
+    record.placement = report.placement.clone();
+    judge(spec, record, mounted);
+}
+
+fn judge(spec: &Spec, record: &mut Record, mounted: &Mounted) {
+    let rules = &spec.scenario.evidence;
+    let (word, why) = verdict(
+        &record.evidence,
+        &record.violations,
+        rules,
+        mounted.cache_is_store(),
+    );
+    (record.verdict, record.reason) = (word, why);
+    record.at = (word == Verdict::StaleMapping).then_some(Where::Unknown);
+}
+
+/// Unmount, fsck, mount again, and look at every file once more.
+fn look_again(
+    spec: &Spec,
+    record: &mut Record,
+    report: &RaceReport,
+    trial: &TrialSpec,
+    mounted: &mut Mounted,
+    link: &mut Link,
+) -> Result<(), Stop> {
+    link.phase(Phase::Fsck)?;
+    match mounted.fsck()? {
+        FsckResult::Clean => record.setup.push("fsck: clean".to_owned()),
+        FsckResult::NotRun(why) => record.setup.push(format!("fsck did not run: {why}")),
+        FsckResult::Damaged(what) => record.violations.push(damage(&what)),
+    }
+    link.phase(Phase::Remount)?;
+    mounted.remount()?;
+    if let Some(contents) = &report.contents {
+        let again = subjects(spec, mounted)?;
+        let violations = remounted(trial, &again, contents).map_err(bench)?;
+        let on_disk = !violations.is_empty();
+        record.violations.extend(violations);
+        judge(spec, record, mounted);
+        if record.verdict == Verdict::StaleMapping {
+            record.at = Some(if on_disk { Where::Disk } else { Where::Memory });
+        }
+    } else {
+        judge(spec, record, mounted);
+    }
+    Ok(())
+}
+
+/// What fsck found, as an observation.
+fn damage(what: &str) -> Violation {
+    Violation {
+        verdict: Verdict::Damaged,
+        phase: Seen::Remounted,
+        via: Via::Fsck,
+        actor: "fsck".to_owned(),
+        file: "the filesystem".to_owned(),
+        offset: 0,
+        wrong_bytes: 0,
+        pass: 0,
+        round: 0,
+        got: what.to_owned(),
+        expected: "a clean filesystem".to_owned(),
+        bytes: String::new(),
+        clock: [0; 4],
+        at_s: 0.0,
+        confirmation: None,
+    }
+}

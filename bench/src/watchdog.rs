@@ -1,0 +1,302 @@
+//! How long a trial may be silent, and whose fault it is when it is silent for longer: every task of the
+//! trial is looked at twice, with its kernel stack. A task that the kernel keeps in an operation makes the
+//! trial `hung`; else it is the bench that hangs, which is an `error`.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use nix::libc;
+use punchbench_results::Verdict;
+
+use crate::child::Child;
+use crate::plan::Racing;
+use crate::wire::Phase;
+
+/// Between the two looks at a task.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(300);
+
+/// Lines of one task's stack that are kept.
+const STACK_LINES: usize = 24;
+
+/// Tasks looked at, at most.
+const TASKS_MAX: usize = 64;
+
+/// What the tools may take by themselves before the watchdog ends them.
+const TOOLS: Duration = Duration::from_secs(130);
+
+/// Waits in which an actor is between its operations: for another actor, or for the runner.
+const WAITS_OF_THE_BENCH: [i64; 8] = [
+    libc::SYS_futex,
+    libc::SYS_sched_yield,
+    libc::SYS_poll,
+    libc::SYS_ppoll,
+    libc::SYS_wait4,
+    libc::SYS_waitid,
+    libc::SYS_read,
+    libc::SYS_write,
+];
+
+/// Calls into a filesystem that may wait interruptibly, in phases where nobody races.
+const FILESYSTEM_CALLS: [i64; 7] = [
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_fsync,
+    libc::SYS_fdatasync,
+    libc::SYS_syncfs,
+    libc::SYS_sync,
+    libc::SYS_fadvise64,
+];
+
+/// When a trial is given up.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Without any sign of progress.
+    pub silence: Duration,
+    /// How long it was told to race.
+    pub racing: Racing,
+}
+
+impl Patience {
+    /// Until when `child` may go on as it is.
+    pub fn deadline(&self, child: &Child) -> Option<Instant> {
+        let silent = child.heard + self.silence;
+        match child.phase {
+            Phase::Turn => None,
+            Phase::Mkfs | Phase::Fsck => Some(child.phase_began + self.silence.max(TOOLS)),
+            Phase::Race => Some(match self.racing {
+                // A trial that goes on for ever in good spirits is not what was asked for either.
+                Racing::Seconds(s) => silent
+                    .min(child.phase_began + Duration::from_secs_f64(2.0 * s) + 10 * self.silence),
+                Racing::Rounds(_) => silent,
+            }),
+            Phase::Start
+            | Phase::Mount
+            | Phase::Prepare
+            | Phase::Evict
+            | Phase::Remount
+            | Phase::CleanUp => Some(silent),
+        }
+    }
+}
+
+/// What the watchdog found.
+#[derive(Debug)]
+pub struct Finding {
+    /// `hung` or `error`.
+    pub verdict: Verdict,
+    /// Why, in one sentence.
+    pub reason: String,
+    /// Every task with its stack.
+    pub log: Vec<String>,
+}
+
+/// Looks at a silent trial.
+pub fn investigate(child: &Child) -> Finding {
+    let before = tasks(child.pid());
+    // Nothing can be awaited here: whether something does *not* happen is the question.
+    std::thread::sleep(BETWEEN_LOOKS);
+    let after = tasks(child.pid());
+    let racing = child.phase == Phase::Race;
+    let stuck: Vec<&Task> = after
+        .iter()
+        .filter(|t| before.iter().any(|b| b.id == t.id && b.is_stuck(racing)) && t.is_stuck(racing))
+        .collect();
+    let silent = child.heard.elapsed().as_secs_f64();
+    let place = format!(
+        "no progress for {silent:.0} s in phase {}",
+        child.phase.word()
+    );
+    let (verdict, reason) = match stuck.first() {
+        Some(task) => {
+            let names: Vec<String> = stuck.iter().map(|t| t.name()).collect();
+            let at = task
+                .top()
+                .map_or_else(String::new, |top| format!(" at {top}"));
+            (
+                Verdict::Hung,
+                format!(
+                    "{place}: {} did not return from an operation{at}",
+                    names.join(", ")
+                ),
+            )
+        }
+        None => (
+            Verdict::Error,
+            format!("{place}, and no task of the trial is in an operation: the bench hangs"),
+        ),
+    };
+    Finding {
+        verdict,
+        reason,
+        log: after.iter().flat_map(Task::lines).collect(),
+    }
+}
+
+/// One look at one task.
+#[derive(Debug)]
+struct Task {
+    id: i32,
+    command: String,
+    /// It is the trial's process 1.
+    coordinator: bool,
+    state: char,
+    /// The system call it is in, if it sleeps in one.
+    call: Option<i64>,
+    wchan: String,
+    stack: Vec<String>,
+}
+
+impl Task {
+    fn is_stuck(&self, racing: bool) -> bool {
+        match self.state {
+            'D' => true,
+            'S' if racing && !self.coordinator => self
+                .call
+                .is_some_and(|call| !WAITS_OF_THE_BENCH.contains(&call)),
+            'S' => self
+                .call
+                .is_some_and(|call| FILESYSTEM_CALLS.contains(&call)),
+            _ => false,
+        }
+    }
+
+    fn name(&self) -> String {
+        format!("{} (process {})", self.command, self.id)
+    }
+
+    fn top(&self) -> Option<&str> {
+        let line = self.stack.first()?;
+        Some(
+            line.split_once("] ")
+                .map_or(line.as_str(), |(_, frame)| frame),
+        )
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let call = self
+            .call
+            .map_or_else(|| "none".to_owned(), |c| c.to_string());
+        let head = format!(
+            "{}: state {}, system call {call}, wchan {}",
+            self.name(),
+            self.state,
+            self.wchan
+        );
+        [head]
+            .into_iter()
+            .chain(self.stack.iter().map(|line| format!("  {line}")))
+            .collect()
+    }
+}
+
+/// Every task in the PID namespace of the trial's process 1.
+fn tasks(init: i32) -> Vec<Task> {
+    let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let Some(ours) = namespace(init) else {
+        return Vec::new();
+    };
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let mut pids: Vec<i32> = entries
+        .filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|pid| namespace(*pid).as_ref() == Some(&ours))
+        .collect();
+    pids.sort_unstable();
+    let threads = pids.into_iter().flat_map(|pid| {
+        let listed = fs::read_dir(format!("/proc/{pid}/task"))
+            .into_iter()
+            .flatten();
+        listed
+            .filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok())
+            .filter_map(move |tid: i32| look(pid, tid, pid == init))
+            .collect::<Vec<_>>()
+    });
+    threads.take(TASKS_MAX).collect()
+}
+
+fn look(pid: i32, tid: i32, coordinator: bool) -> Option<Task> {
+    let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/task/{tid}/{name}"));
+    let stat = read("stat").ok()?;
+    let (head, rest) = stat.rsplit_once(')')?;
+    let text = |name: &str| read(name).unwrap_or_default().trim().to_owned();
+    Some(Task {
+        id: tid,
+        command: head.split_once('(')?.1.to_owned(),
+        coordinator,
+        state: rest.trim_start().chars().next()?,
+        call: text("syscall")
+            .split_whitespace()
+            .next()
+            .and_then(|n| n.parse().ok()),
+        wchan: text("wchan"),
+        // Empty for a task that runs, and where the kernel does not give stacks away.
+        stack: text("stack")
+            .lines()
+            .take(STACK_LINES)
+            .map(str::to_owned)
+            .collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn task(state: char, call: Option<i64>, coordinator: bool) -> Task {
+        Task {
+            id: 7,
+            command: "x".into(),
+            coordinator,
+            state,
+            call,
+            wchan: String::new(),
+            stack: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn who_sleeps_uninterruptibly_is_stuck_in_every_phase() {
+        assert!(task('D', None, true).is_stuck(false));
+        assert!(task('D', Some(libc::SYS_pread64), false).is_stuck(true));
+    }
+
+    #[test]
+    fn an_actor_is_stuck_in_any_call_but_the_waits_of_the_bench() {
+        assert!(task('S', Some(libc::SYS_clock_nanosleep), false).is_stuck(true));
+        assert!(task('S', Some(libc::SYS_fallocate), false).is_stuck(true));
+        assert!(!task('S', Some(libc::SYS_futex), false).is_stuck(true));
+        assert!(!task('R', None, false).is_stuck(true));
+        assert!(!task('S', Some(libc::SYS_poll), true).is_stuck(true));
+    }
+
+    #[test]
+    fn outside_the_race_only_calls_into_a_filesystem_count() {
+        assert!(task('S', Some(libc::SYS_umount2), true).is_stuck(false));
+        assert!(!task('S', Some(libc::SYS_clock_nanosleep), true).is_stuck(false));
+    }
+
+    #[test]
+    fn a_process_is_seen_with_its_state() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let id = i32::try_from(child.id()).unwrap();
+        let asleep = || look(id, id, false).filter(|t| t.state == 'S' && t.command == "sleep");
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let seen = loop {
+            if let Some(task) = asleep() {
+                break task;
+            }
+            assert!(Instant::now() < deadline);
+            std::thread::yield_now();
+        };
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(
+            seen.call.is_none_or(|c| c == libc::SYS_clock_nanosleep),
+            "{seen:?}"
+        );
+    }
+}
