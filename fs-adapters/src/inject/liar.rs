@@ -32,7 +32,7 @@ const PERIOD: u64 = 97;
 /// A wait that no operation without one can take, and that ends well before any watchdog.
 const WAIT: Duration = Duration::from_millis(400);
 /// How long an actor lets the invalidator take, and then lets it take its last ticket.
-const PATIENCE: Duration = Duration::from_millis(100);
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 const COURTESY: Duration = Duration::from_micros(50);
 /// What a long write loses.
 const LOSS: usize = 4096;

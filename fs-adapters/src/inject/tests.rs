@@ -1,13 +1,14 @@
 //! Each lie is told when it should be, and looks like what it stands for.
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use punchbench_race::stamp::{BACKGROUND, Stamps};
 use punchbench_race::{Call, DirectIo, Look, Outcome, Stage, Subject, Subjects, Usage};
 use punchbench_scenarios::{Op, RangeExpr, ReadArgs, Role, Scenario};
 use tempfile::TempDir;
 
+use super::liar::PATIENCE;
 use super::{InjectError, InjectedSubjects, Injection};
 use crate::subject::tests::{
     GEOMETRY, OTHER, PAGE, SIZE, VICTIM, actor, expected, on, pattern, scenario,
@@ -273,7 +274,7 @@ fn wait_makes_a_nowait_read_slow_once_in_a_while() {
         direct: false,
     };
     let slow = |reader: &mut dyn Subject| {
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         reader.perform(&call, &mut [0; 8]);
         start.elapsed() >= Duration::from_millis(400)
     };
@@ -317,7 +318,9 @@ fn never_overlap_holds_a_filler_until_the_invalidator_has_returned() {
             let filler = scope.spawn(|| {
                 let mut mapper = bench.subjects.actor(MAPPER).unwrap();
                 gate.wait();
+                let start = Instant::now();
                 mapper.approach(&Call::Fault { file, at, len });
+                assert!(start.elapsed() < PATIENCE, "{what} never saw the return");
                 begun.load(SeqCst)
             });
             let mut puncher = bench.subjects.actor(PUNCHER).unwrap();
