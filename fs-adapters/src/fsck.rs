@@ -13,10 +13,6 @@ pub enum FsckResult {
 
 /// Exit code bits of fsck(8), kept by e2fsck and fsck.f2fs.
 pub(crate) mod exit {
-    /// Errors were corrected, or would have been.
-    pub const CORRECTED: i32 = 1;
-    /// Errors were corrected and the machine should reboot.
-    pub const REBOOT: i32 = 2;
-    /// Errors are left.
-    pub const UNCORRECTED: i32 = 4;
+    /// Errors were corrected, or would have been (1), a reboot is due (2), errors are left (4).
+    pub const FOUND: i32 = 1 | 2 | 4;
 }

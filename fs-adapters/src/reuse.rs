@@ -39,7 +39,7 @@ const STEP: u64 = 64 << 20;
 /// A bound on the number of allocations; a filesystem of the usual size takes about ten.
 const STEPS: u32 = 4096;
 
-/// Files that take up space until dropped.
+/// A file that takes up space until dropped. Some filesystems give the space back a little later.
 #[derive(Debug)]
 pub struct Ballast {
     path: PathBuf,
@@ -48,33 +48,27 @@ pub struct Ballast {
 }
 
 impl Ballast {
-    /// Fills a filesystem of ours until only `leave` bytes are free. Refused for a directory of somebody else's.
+    /// Fills a filesystem of ours up but for `leave` bytes. Refused for a directory of somebody else's.
     pub fn fill(mounted: &Mounted, leave: u64) -> io::Result<Ballast> {
         if mounted.is_foreign() {
-            return Err(io::Error::new(
-                io::ErrorKind::Unsupported,
-                "a directory on a filesystem in use is never filled up",
-            ));
+            let why = "a directory on a filesystem in use is never filled up";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, why));
         }
         if let Some(device) = mounted.device_name() {
             // ext4 keeps clusters back for delayed allocation; without them an allocator in need commits by itself.
             let _ = fs::write(format!("/sys/fs/ext4/{device}/reserved_clusters"), "0");
         }
-        let path = mounted.dir().join("ballast");
-        let file = File::create_new(&path)?;
-        // From here on dropping it frees the space.
-        let mut ballast = Ballast { path, bytes: 0 };
+        // What is to be left is held by a file of its own meanwhile: a piece of a larger extent would not
+        // come free (btrfs), and what statfs calls free is not what can be had.
+        let (spare, held) = Ballast::new(mounted, "spare")?;
+        extend(&held, 0, leave)?;
+        let (mut ballast, file) = Ballast::new(mounted, "ballast")?;
         let mut step = STEP;
         for _ in 0..STEPS {
-            let free = free(&file)?;
-            if free <= leave {
-                break;
-            }
-            let want = step.min(free - leave);
-            match extend(&file, ballast.bytes, want) {
-                Ok(()) => ballast.bytes += want,
+            match extend(&file, ballast.bytes, step) {
+                Ok(()) => ballast.bytes += step,
                 Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-                    step = want / 2;
+                    step /= 2;
                     if step < mounted.geometry().block {
                         break;
                     }
@@ -82,8 +76,18 @@ impl Ballast {
                 Err(error) => return Err(error),
             }
         }
+        // Truncated first, as what an unlink frees may come free in the background (xfs).
+        held.set_len(0)?;
+        drop(held);
+        drop(spare);
         nix::unistd::syncfs(&file)?;
         Ok(ballast)
+    }
+
+    fn new(mounted: &Mounted, name: &str) -> io::Result<(Ballast, File)> {
+        let path = mounted.dir().join(name);
+        let file = File::create_new(&path)?;
+        Ok((Ballast { path, bytes: 0 }, file))
     }
 }
 
@@ -105,11 +109,6 @@ fn extend(mut file: &File, at: u64, len: u64) -> io::Result<()> {
     }
     // Delayed allocation says only now whether there is room.
     file.sync_data()
-}
-
-fn free(file: &File) -> io::Result<u64> {
-    let stat = nix::sys::statfs::fstatfs(file)?;
-    Ok(stat.blocks_available() * stat.block_size().unsigned_abs())
 }
 
 impl Drop for Ballast {

@@ -239,12 +239,7 @@ impl Target {
         if output.status.success() {
             return Ok(());
         }
-        Err(SetUpError::Error(format!(
-            "`{}` ended with {}: {}",
-            output.command,
-            output.ending(),
-            output.gist()
-        )))
+        Err(SetUpError::Error(output.failure()))
     }
 }
 

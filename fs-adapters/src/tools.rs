@@ -176,6 +176,16 @@ impl ToolOutput {
         }
     }
 
+    /// What it was, how it ended and what it said last, for a message.
+    pub fn failure(&self) -> String {
+        format!(
+            "`{}` ended with {}: {}",
+            self.command,
+            self.ending(),
+            self.gist()
+        )
+    }
+
     /// The last lines of what it said, in one line, for a message.
     pub fn gist(&self) -> String {
         let lines: Vec<&str> = self

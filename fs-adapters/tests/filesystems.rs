@@ -5,6 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use punchbench_fs::{
@@ -259,11 +260,12 @@ fn damage_is_found(name: &str) -> Outcome {
 /// Puts noise over metadata but not over the superblock.
 fn spoil(name: &str, device: &File) {
     let stretches: &[(u64, usize)] = match name {
-        // Inode and block bitmaps and inode tables of the first group.
-        "ext4" | "ext3" | "ext2" => &[(256 << 10, 2 << 20)],
+        // Group descriptors' reserve, bitmaps and inode tables of the first group.
+        "ext4" | "ext3" | "ext2" => &[(128 << 10, 256 << 10)],
         // Inodes of the root directory's chunk.
         "xfs" => &[(64 << 10, 128 << 10)],
-        "btrfs" => &[(20 << 20, 12 << 20)],
+        // Both copies of the metadata chunk.
+        "btrfs" => &[(37 << 20, 64 << 20)],
         // Behind both checkpoints: SIT and NAT.
         _ => &[(6 << 20, 8 << 20)],
     };
@@ -277,27 +279,45 @@ fn fill_up(name: &str) -> Outcome {
     let target = Target::parse(name).unwrap();
     let result = with(target, |mounted, _| {
         assert!(matches!(mounted.reuse(), Reuse::Plan(_)));
-        let free = || {
-            let stat = nix::sys::statfs::statfs(mounted.dir()).unwrap();
-            stat.blocks_available() * stat.block_size().unsigned_abs()
-        };
-        let before = free();
+        let before = mounted.geometry().free;
         let leave = 24 << 20;
         let ballast = Ballast::fill(&mounted, leave).unwrap();
-        let left = free();
-        assert!(
-            left <= leave + (4 << 20),
-            "{left} bytes are left of {before}"
-        );
         assert!(
             ballast.bytes > before / 2,
             "{} bytes of ballast in {before}",
             ballast.bytes
         );
+        let path = mounted.dir().join("file");
+        let file = File::create(&path).unwrap();
+        let half = vec![1; leave as usize / 2];
+        file.write_all_at(&half, 0).unwrap();
+        file.sync_all().unwrap();
+        let more = (1..6).find_map(|times| {
+            let written = file.write_all_at(&half, times * half.len() as u64);
+            written.and_then(|()| file.sync_all()).err()
+        });
+        assert!(
+            more.is_some_and(|error| error.kind() == std::io::ErrorKind::StorageFull),
+            "there is room for three times of what was to be left"
+        );
+        drop(file);
+        fs::remove_file(&path).unwrap();
         drop(ballast);
-        nix::unistd::syncfs(File::open(mounted.dir()).unwrap()).unwrap();
-        assert!(free() > before / 10 * 9, "{} of {before} came back", free());
+        eventually(|| {
+            nix::unistd::syncfs(File::open(mounted.dir()).unwrap()).unwrap();
+            let stat = nix::sys::statfs::statfs(mounted.dir()).unwrap();
+            stat.blocks_available() * stat.block_size().unsigned_abs() > before / 10 * 9
+        });
         assert_eq!(mounted.finish(), FsckResult::Clean);
     });
     outcome(result)
+}
+
+/// Waits for what a filesystem does in the background.
+fn eventually(mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < deadline, "it has not happened in 20 s");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }

@@ -40,12 +40,11 @@ impl OnDevice for Btrfs {
     }
 
     fn mkfs_arguments(&self, plan: &MkfsPlan) -> Vec<String> {
-        // Metadata once: twice would take half of a small image.
-        let mut words: Vec<String> = [
-            "-f", "-q", "-K", "-d", "single", "-m", "single", "-s", "4096",
-        ]
-        .map(str::to_owned)
-        .into();
+        // Metadata twice, as by default: the single chunk of 8 MiB that a small filesystem gets otherwise is
+        // nearly all global reserve, and a filesystem full of data then refuses even an empty file.
+        let mut words: Vec<String> = ["-f", "-q", "-K", "-d", "single", "-m", "dup", "-s", "4096"]
+            .map(str::to_owned)
+            .into();
         words.extend(["-b".to_owned(), plan.size.to_string()]);
         // Known to kernels, and to the tool, from 6.1; a default of newer tools.
         if plan.kernel < Version(6, 1, 0) && plan.tool >= Version(6, 1, 0) {
@@ -76,21 +75,13 @@ impl OnDevice for Btrfs {
             "cannot open device",
             "Cannot allocate memory",
         ];
-        let why = || {
-            format!(
-                "{} ended with {}: {}",
-                output.command,
-                output.ending(),
-                output.gist()
-            )
-        };
         match output.status.code() {
             Some(0) => FsckResult::Clean,
             _ if NOT_LOOKED.iter().any(|text| output.text.contains(text)) => {
-                FsckResult::NotRun(why())
+                FsckResult::NotRun(output.failure())
             }
             Some(1) => FsckResult::Damaged(output.text.clone()),
-            _ => FsckResult::NotRun(why()),
+            _ => FsckResult::NotRun(output.failure()),
         }
     }
 

@@ -70,15 +70,8 @@ impl OnDevice for F2fs {
         // Exit codes of fsck(8); 255 from every failure to open before f2fs-tools 1.14.
         match output.status.code() {
             Some(0) => FsckResult::Clean,
-            Some(code) if code & !(exit::CORRECTED | exit::REBOOT | exit::UNCORRECTED) == 0 => {
-                FsckResult::Damaged(output.text.clone())
-            }
-            _ => FsckResult::NotRun(format!(
-                "{} ended with {}: {}",
-                output.command,
-                output.ending(),
-                output.gist()
-            )),
+            Some(code) if code & !exit::FOUND == 0 => FsckResult::Damaged(output.text.clone()),
+            _ => FsckResult::NotRun(output.failure()),
         }
     }
 

@@ -25,18 +25,17 @@ pub(super) fn trailing(plan: &MkfsPlan) -> Vec<String> {
 /// Answers "no" to everything, and checks even a filesystem marked clean.
 pub(super) const FSCK_ARGUMENTS: &[&str] = &["-f", "-n"];
 
-/// e2fsck(8): 8 operational, 16 usage, 32 cancelled, 128 library.
+/// Exit code bits of e2fsck(8): 16 usage, 32 cancelled, 128 library.
+const NOT_RUN: i32 = 16 | 32 | 128;
+
+/// The operational bit (8) beside an uncorrected error means that e2fsck gave up because of what it found;
+/// alone, that it could not look.
 pub(super) fn judge(output: &ToolOutput) -> FsckResult {
     match output.status.code() {
         Some(0) => FsckResult::Clean,
-        Some(code) if code & !(exit::CORRECTED | exit::REBOOT | exit::UNCORRECTED) == 0 => {
+        Some(code) if code & NOT_RUN == 0 && code & exit::FOUND != 0 => {
             FsckResult::Damaged(output.text.clone())
         }
-        _ => FsckResult::NotRun(format!(
-            "{} ended with {}: {}",
-            output.command,
-            output.ending(),
-            output.gist()
-        )),
+        _ => FsckResult::NotRun(output.failure()),
     }
 }

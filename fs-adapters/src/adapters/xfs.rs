@@ -80,21 +80,13 @@ impl OnDevice for Xfs {
             "Cannot allocate memory",
             "contains a mounted",
         ];
-        let why = || {
-            format!(
-                "{} ended with {}: {}",
-                output.command,
-                output.ending(),
-                output.gist()
-            )
-        };
         match output.status.code() {
             _ if NOT_LOOKED.iter().any(|text| output.text.contains(text)) => {
-                FsckResult::NotRun(why())
+                FsckResult::NotRun(output.failure())
             }
             Some(0) => FsckResult::Clean,
             Some(1) => FsckResult::Damaged(output.text.clone()),
-            _ => FsckResult::NotRun(why()),
+            _ => FsckResult::NotRun(output.failure()),
         }
     }
 
