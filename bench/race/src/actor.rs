@@ -15,7 +15,7 @@ use crate::board::{Aborted, Board, Spin};
 use crate::content::{Content, Piece};
 use crate::judge::{Got, Wrong, judge, legal_words};
 use crate::message::{Finding, Message, Sender, legal_at};
-use crate::plan::{Plan, RoundPlan, Step};
+use crate::plan::{ActorPlan, Plan, RoundPlan, Step};
 use crate::stamp::Stamps;
 use crate::{Call, FileId, Look, Outcome, Subject, SubjectError};
 
@@ -185,7 +185,7 @@ impl<'a> Racer<'a> {
             differs: 0,
             raced: 0,
             usage: crate::Usage::default(),
-            random: Xoshiro256PlusPlus::seed_from_u64(part.seed ^ (part.me as u64) << 56),
+            random: Xoshiro256PlusPlus::seed_from_u64(part.seed),
             started: Instant::now(),
             part,
             subject,
@@ -387,22 +387,19 @@ impl<'a> Racer<'a> {
             }
         }
         let me = &self.part.plan.actors[self.part.me];
-        let delay = if self.leads() || me.repeats {
-            0
-        } else {
-            self.random.next_u64() % (board.call_ns().load(SeqCst) + 1)
-        };
+        let delay = self.delay(round);
         board.gate(self.part.spin)?;
-        if self.leads() {
-            self.invalidate(i, round);
-            return Ok(());
-        }
         if delay > 0 {
             let from = Instant::now();
             while (from.elapsed().as_nanos() as u64) < delay {
                 std::hint::spin_loop();
             }
         }
+        if self.leads() {
+            self.invalidate(i, round);
+            return Ok(());
+        }
+        let from = Instant::now();
         let mut contact = Class::Outside;
         loop {
             for k in 0..self.batch.rounds[i as usize].steps.len() {
@@ -414,6 +411,10 @@ impl<'a> Racer<'a> {
             if self.part.spin == Spin::Shared {
                 process::yield_now();
             }
+        }
+        if !me.repeats {
+            let ns = from.elapsed().as_nanos() as u64;
+            board.once_ns().store(ns, SeqCst);
         }
         for slot in me.mutators.iter().flatten() {
             board.clear(round + 1, *slot);
@@ -432,6 +433,27 @@ impl<'a> Racer<'a> {
         Ok(())
     }
 
+    /// How long to hold back after the gate, in nanoseconds, where somebody calls only once a round: both
+    /// orders, and everything between, must come up. All actors draw the same numbers: in half of the
+    /// rounds the leader is held back, in the others those who call once.
+    fn delay(&mut self, round: u64) -> u64 {
+        let once = |actor: &ActorPlan| !actor.repeats;
+        if !self.part.plan.actors[1..].iter().any(once) {
+            return 0;
+        }
+        let draw = self.random.next_u64();
+        let (board, leader_waits) = (self.part.board, draw.is_multiple_of(2));
+        let most = match (self.leads(), leader_waits) {
+            (true, true) => board.once_ns().load(SeqCst) * 2,
+            (false, false) if once(&self.part.plan.actors[self.part.me]) => {
+                board.call_ns().load(SeqCst) / 4 * 3
+            }
+            _ => 0,
+        };
+        // The first round has nothing to go by, and a call that was held up says little of the next.
+        (draw >> 1) % (most.min(1_000_000) + 1) * u64::from(round > 0)
+    }
+
     /// The leader's calls.
     fn invalidate(&mut self, i: u64, round: u64) {
         let board = self.part.board;
@@ -439,6 +461,7 @@ impl<'a> Racer<'a> {
         for k in 0..self.batch.rounds[i as usize].steps.len() {
             let step = &self.batch.rounds[i as usize].steps[k];
             let slot = step.mutator.unwrap_or(0);
+            self.subject.approach(&step.call);
             let begin = board.begin(round, slot);
             let outcome = self.subject.perform(&step.call, &mut self.buffers[k]);
             let settled_before =
@@ -482,6 +505,7 @@ impl<'a> Racer<'a> {
     fn step(&mut self, i: u64, round: u64, k: usize) -> Class {
         let board = self.part.board;
         let step = &self.batch.rounds[i as usize].steps[k];
+        self.subject.approach(&step.call);
         let may_not_wait = matches!(step.call, Call::Read { nowait: true, .. });
         if may_not_wait {
             board.no_wait(self.part.me).fetch_add(1, SeqCst);
@@ -738,7 +762,7 @@ impl<'a> Racer<'a> {
         let suspect = self.part.board.suspect(self.part.me);
         if finding.via != Via::Result && suspect.load(SeqCst) == 0 {
             suspect.store(
-                1 + (u64::from(finding.file) << 48 | finding.offset / self.part.plan.page()),
+                1 + ((u64::from(finding.file) << 48) | (finding.offset / self.part.plan.page())),
                 SeqCst,
             );
         }

@@ -180,6 +180,11 @@ impl Board {
         self.word(CALL_NS)
     }
 
+    /// How long the last actor that calls once a round took, in nanoseconds.
+    pub fn once_ns(&self) -> &AtomicU64 {
+        self.word(CALL_NS + 1)
+    }
+
     /// What an actor found suspicious in this batch, or 0.
     pub fn suspect(&self, actor: usize) -> &AtomicU64 {
         self.word(ACTORS + actor * LINE)

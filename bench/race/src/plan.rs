@@ -526,7 +526,8 @@ impl Plan {
                 [(_, change)] => content.apply(change),
                 _ => {
                     let all = mine.iter().fold(0u8, |mask, c| mask | 1 << c.0);
-                    let reach = self.reach(&(u64::MAX..0), &mine, content.size());
+                    let chunk = self.chunk(round);
+                    let reach = self.reach(&chunk, &mine, content.size());
                     let mut united: Option<Content> = None;
                     let only: Vec<_> = changes.iter().filter(|c| c.1 == file).copied().collect();
                     self.orders(content, file, &reach, &only, &mut |mask, after| {

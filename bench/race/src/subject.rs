@@ -146,6 +146,9 @@ pub trait Subject {
     fn evict(&mut self, file: FileId, range: Range<u64>) -> Result<bool, SubjectError>;
 }
 
+/// Device bytes under a piece of a file: file offset, device offset, length.
+pub type Extent = (u64, u64, u64);
+
 /// Sets the files up and looks at their blocks; belongs to the coordinator, outside all rounds.
 pub trait Stage {
     /// Page size in bytes.
@@ -161,13 +164,12 @@ pub trait Stage {
         fill: &mut dyn FnMut(u64, &mut [u8]),
     ) -> Result<(), SubjectError>;
 
-    /// Device blocks under a range, as (file offset, device offset, length) in bytes; `None` where the
-    /// filesystem has no such thing.
+    /// Device bytes under a range; `None` where the filesystem has no such thing.
     fn blocks(
         &mut self,
         file: FileId,
         range: Range<u64>,
-    ) -> Result<Option<Vec<(u64, u64, u64)>>, SubjectError>;
+    ) -> Result<Option<Vec<Extent>>, SubjectError>;
 
     /// Commits the filesystem's transaction (syncfs).
     fn commit(&mut self) -> Result<(), SubjectError>;

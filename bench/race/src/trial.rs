@@ -16,7 +16,7 @@ use punchbench_sys::{futex, process};
 
 use crate::actor::{Part, Racer};
 use crate::board::{Board, Spin};
-use crate::content::Content;
+use crate::content::{Change, Content};
 use crate::host::{Crew, Host};
 use crate::message::{Finding, Message};
 use crate::plan::{Plan, PlanError};
@@ -601,19 +601,30 @@ impl<'a> Lead<'a> {
         let Some(before) = before else { return Ok(()) };
         let left = self.blocks()?.unwrap_or_default();
         let freed: BTreeSet<u64> = before.difference(&left).copied().collect();
+        // No more than what was freed, or a filled-up filesystem would have no room for it.
+        let most = freed.len() as u64 * self.plan.block();
         for (i, (_, ops)) in self.plan.reuse.iter().enumerate() {
             let generation = self.plan.reuse_generation(pass, i);
             for op in ops {
-                let chunk = self.plan.chunk(0);
-                let call = self.plan.call(op, &chunk);
-                let change = self.plan.change(op, &chunk, generation);
+                let call = match self.plan.call(op, &self.plan.chunk(0)) {
+                    Call::Write { file, at, len } => Call::Write {
+                        file,
+                        at,
+                        len: len.min(most),
+                    },
+                    call => call,
+                };
                 self.verifier.carry_out(&call, generation)?;
-                if let Some((file, change)) = change {
-                    contents[usize::from(file)].apply(change);
-                }
                 if let Call::Write { file, at, len } = call {
+                    contents[usize::from(file)].apply(Change::Overwrite {
+                        at,
+                        len,
+                        file,
+                        generation,
+                    });
+                    let size = contents[usize::from(file)].size();
                     let got =
-                        blocks(self.stage, file, at + len, self.plan.block())?.unwrap_or_default();
+                        blocks(self.stage, file, size, self.plan.block())?.unwrap_or_default();
                     let reused = got.intersection(&freed).count() as u64;
                     *self.evidence.reused_blocks.get_or_insert(0) += reused;
                 }

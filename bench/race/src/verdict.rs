@@ -77,16 +77,12 @@ fn lacking(
             ));
         }
     }
-    if let Some(reused) = evidence
-        .reused_blocks
-        .or((floor.reused_blocks > 0).then_some(0))
-    {
-        if reused < floor.reused_blocks {
-            return Some(format!(
-                "{reused} freed blocks were proved reused; {} are needed",
-                floor.reused_blocks
-            ));
-        }
+    let reused = evidence.reused_blocks.unwrap_or(0);
+    if reused < floor.reused_blocks {
+        let need = floor.reused_blocks;
+        return Some(format!(
+            "{reused} freed blocks were proved reused; {need} are needed"
+        ));
     }
     for (outcome, percent) in spec.outcomes.iter() {
         let got = evidence.outcomes.get(outcome).copied().unwrap_or(0);
