@@ -15,6 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use punchbench_sys::{blk, loopdev, mount};
 
+use crate::adapter::{ADAPTERS, Store};
 use crate::tag::{ENVIRONMENT, Tag};
 
 /// How long processes get to die and devices to be released.
@@ -162,21 +163,15 @@ fn is_left_over(entry: &mount::MountEntry, devices: &[u32]) -> bool {
     by_number || by_name || is_dead(Tag::parse(&entry.source))
 }
 
-/// Works in a thread of its own, which enters the namespace; one that hangs is left behind and reported.
+/// Unmounts in the namespace of a process that is left.
 fn release(leftover: Leftover) -> String {
     let what = leftover.what.clone();
-    let (sender, receiver) = mpsc::channel();
-    let spawned = thread::Builder::new()
-        .name("sweep".to_owned())
-        .spawn(move || {
-            let _ = sender.send(thaw_and_detach(&leftover));
-        });
-    let result = match spawned {
-        Ok(_) => receiver
-            .recv_timeout(PATIENCE)
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())),
-        Err(error) => Err(error),
-    };
+    let result = apart(move || {
+        mount::enter_namespace_of(leftover.process)?;
+        let thawed = thaw(&leftover.at);
+        mount::detach(&leftover.at)?;
+        Ok(thawed)
+    });
     match result {
         Ok(thawed) => format!(
             "{what} of a dead run: {}unmounted",
@@ -186,38 +181,79 @@ fn release(leftover: Leftover) -> String {
     }
 }
 
-fn thaw_and_detach(leftover: &Leftover) -> io::Result<bool> {
-    mount::enter_namespace_of(leftover.process)?;
-    let mut thawed = false;
-    if let Ok(root) = File::open(&leftover.at) {
-        thawed = blk::thaw(&root).is_ok();
-        // Nothing on it is of worth any more; whoever waits for its I/O comes back with an error. Where the
-        // filesystem does not know this, unmounting must do.
-        let _ = blk::shutdown(&root);
-    }
-    mount::detach(&leftover.at)?;
-    Ok(thawed)
+/// Thaws a filesystem if it is frozen, says whether it was, and makes it fail all further I/O: nothing on
+/// it is of worth any more, and whoever waits for it comes back with an error.
+fn thaw(at: &Path) -> bool {
+    let Ok(root) = File::open(at) else {
+        return false;
+    };
+    let thawed = blk::thaw(&root).is_ok();
+    // Where the filesystem does not know this, unmounting must do.
+    let _ = blk::shutdown(&root);
+    thawed
 }
 
+/// Detaches a device. A frozen filesystem outlives its last mount and holds the device with nothing left
+/// that could thaw it: then mounting the device again finds that very filesystem.
 fn clear_device(number: u32) -> String {
-    let ours = || {
-        loopdev::in_use().is_ok_and(|all| {
+    let name = format!("/dev/loop{number} of a dead run");
+    if is_cleared(number, PATIENCE / 5) {
+        return format!("{name}: detached");
+    }
+    let thawed = apart(move || mount_and_thaw(number));
+    match (is_cleared(number, PATIENCE), thawed) {
+        (true, Ok(true)) => format!("{name}: mounted again, thawed and detached"),
+        (true, _) => format!("{name}: detached"),
+        (false, _) => {
+            format!("{name}: still held by something; `lsof /dev/loop{number}` may tell what")
+        }
+    }
+}
+
+/// Clears it until it is gone or somebody else's; autoclear may be faster.
+fn is_cleared(number: u32, patience: Duration) -> bool {
+    wait_until(Instant::now() + patience, || {
+        let still = loopdev::in_use().is_ok_and(|all| {
             all.iter()
                 .any(|s| s.number == number && is_dead(Tag::parse(&s.tag)))
-        })
-    };
-    let deadline = Instant::now() + PATIENCE;
-    // With the last user gone, autoclear may have been faster.
-    let gone = wait_until(deadline, || {
-        let _ = loopdev::clear_number(number);
-        !ours()
-    });
-    let what = if gone {
-        "detached"
-    } else {
-        "is still held by something, see its users with `lsof`"
-    };
-    format!("/dev/loop{number} of a dead run: {what}")
+        });
+        if still {
+            let _ = loopdev::clear_number(number);
+        }
+        !still
+    })
+}
+
+fn mount_and_thaw(number: u32) -> io::Result<bool> {
+    mount::enter_private_namespace()?;
+    let at = tempfile::tempdir()?;
+    let source = format!("/dev/loop{number}");
+    let types = ADAPTERS
+        .iter()
+        .filter(|adapter| matches!(adapter.store(), Store::Device(_)));
+    for adapter in types {
+        if mount::mount(&source, at.path(), adapter.name(), "").is_ok() {
+            let thawed = thaw(at.path());
+            mount::detach(at.path())?;
+            return Ok(thawed);
+        }
+    }
+    Ok(false)
+}
+
+/// Works in a thread of its own, which may enter other namespaces. One that hangs in the kernel is left
+/// behind: the sweep goes on.
+fn apart(work: impl FnOnce() -> io::Result<bool> + Send + 'static) -> io::Result<bool> {
+    let (sender, receiver) = mpsc::channel();
+    thread::Builder::new()
+        .name("sweep".to_owned())
+        .spawn(move || {
+            // Nobody listens any more if it took too long.
+            let _ = sender.send(work());
+        })?;
+    receiver
+        .recv_timeout(PATIENCE)
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 fn remove_directories(parent: &Path, lines: &mut Vec<String>) {

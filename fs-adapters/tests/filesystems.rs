@@ -2,14 +2,15 @@
 //! gone without a trace. What this machine cannot mount is skipped with the reason.
 
 use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
-use std::process::ExitCode;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use punchbench_fs::{
-    Ballast, FsckResult, Mounted, Privilege, Reuse, SetUp, SetUpError, Tag, Target,
+    Ballast, FsckResult, Mounted, Privilege, Reuse, SetUp, SetUpError, Tag, Target, sweep,
 };
 use punchbench_scenarios::Capability;
 use punchbench_sys::{loopdev, mount};
@@ -17,6 +18,9 @@ use punchbench_sys::{loopdev, mount};
 type Outcome = Result<Completion, Failed>;
 
 fn main() -> ExitCode {
+    if let Ok(how) = std::env::var(LEAVE) {
+        leave_behind(&how);
+    }
     let arguments = Arguments::from_args();
     let mut trials = Vec::new();
     for target in Target::all(true) {
@@ -39,6 +43,12 @@ fn main() -> ExitCode {
         trials.push(Trial::ignorable_test(
             format!("{name}::is_filled_up"),
             move || fill_up(name),
+        ));
+    }
+    for how in ["survivor", "frozen", "frozen,survivor"] {
+        trials.push(Trial::ignorable_test(
+            format!("sweep::{}", how.replace(',', "_with_")),
+            move || sweep_finds(how),
         ));
     }
     libtest_mimic::run(&arguments, trials).exit_code()
@@ -320,4 +330,102 @@ fn eventually(mut done: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "it has not happened in 20 s");
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// In the environment of a copy of this program that plays a runner to be killed: how it is to be left.
+const LEAVE: &str = "PUNCHBENCH_TEST_LEAVE";
+
+/// Plays a runner: sets ext4 up in a namespace of its own, says so, and waits to be killed.
+fn leave_behind(how: &str) -> ! {
+    mount::enter_private_namespace().expect("a mount namespace");
+    let work = PathBuf::from(std::env::var_os("PUNCHBENCH_TEST_WORK").expect("a directory"));
+    let tag = Tag::of_this_process();
+    let mounted = Target::parse("ext4")
+        .unwrap()
+        .set_up(&SetUp::new(&tag, &work, &background))
+        .expect("ext4");
+    let survivor = how.contains("survivor").then(|| {
+        Command::new("sleep")
+            .arg("1000")
+            .current_dir(mounted.dir())
+            .env(punchbench_fs::tag::ENVIRONMENT, tag.to_string())
+            .spawn()
+            .expect("sleep")
+    });
+    if how.contains("frozen") {
+        punchbench_sys::blk::freeze(File::open(mounted.dir()).unwrap()).expect("freeze");
+    }
+    let survivor = survivor.map_or(0, |child| child.id());
+    println!("{} {survivor}", mounted.device_name().unwrap());
+    loop {
+        std::thread::park();
+    }
+}
+
+/// A runner is killed: nothing that was its is left after a sweep.
+fn sweep_finds(how: &str) -> Outcome {
+    if !Privilege::current().may_use_devices() {
+        return Ok(Completion::ignored_with(
+            "needs root (loop device and mount)",
+        ));
+    }
+    let work = tempfile::tempdir().unwrap();
+    let mut runner = Command::new(std::env::current_exe().unwrap())
+        .env(LEAVE, how)
+        .env("PUNCHBENCH_TEST_WORK", work.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(runner.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let (device, survivor) = line.trim().split_once(' ').expect("the runner got ready");
+    let tag_of_device = || {
+        let all = loopdev::in_use().unwrap();
+        all.into_iter()
+            .find(|s| format!("loop{}", s.number) == device)
+            .map(|s| s.tag)
+    };
+    let tag = tag_of_device().expect("the device is in use");
+
+    let lines = sweep(&[work.path()]).unwrap();
+    assert!(
+        !lines.iter().any(|line| line.contains(device)),
+        "a live runner was swept: {lines:?}"
+    );
+    runner.kill().unwrap();
+    runner.wait().unwrap();
+    assert_eq!(
+        tag_of_device().as_ref(),
+        Some(&tag),
+        "nothing was left, so this tests nothing"
+    );
+
+    let lines = sweep(&[work.path()]).unwrap();
+    for line in &lines {
+        eprintln!("{line}");
+    }
+    assert_ne!(
+        tag_of_device(),
+        Some(tag),
+        "the device is still attached: {lines:?}"
+    );
+    assert!(lines.iter().any(|line| line.contains(device)), "{lines:?}");
+    assert_eq!(
+        lines.iter().any(|line| line.contains("thawed")),
+        how.contains("frozen"),
+        "{lines:?}"
+    );
+    assert_eq!(
+        fs::read_dir(work.path()).unwrap().count(),
+        0,
+        "directories are left"
+    );
+    let stat = fs::read_to_string(format!("/proc/{survivor}/stat"));
+    assert!(
+        !stat.is_ok_and(|text| text.contains("(sleep) S")),
+        "the survivor still runs"
+    );
+    Ok(Completion::Completed)
 }
