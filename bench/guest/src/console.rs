@@ -8,6 +8,8 @@ use std::io::{self, Write};
 const KEPT: usize = 64 << 10;
 /// How many lines a result carries.
 const TAIL_LINES: usize = 40;
+/// And how many from where the kernel began to report its end, which backtraces push up.
+const REPORT_LINES: usize = 120;
 
 const PANIC: &str = "Kernel panic - not syncing";
 /// How an x86 kernel opens the report of an oops.
@@ -49,8 +51,8 @@ impl Console {
             .map_or(0, |at| at + 1);
         self.recent.extend_from_slice(bytes);
         let new = String::from_utf8_lossy(&self.recent[from..]);
-        self.panicked |= new.contains(PANIC);
-        self.oopsed |= OOPSES.iter().any(|oops| new.contains(oops));
+        self.panicked |= is_panic(&new);
+        self.oopsed |= is_oops(&new);
         let excess = self.recent.len().saturating_sub(KEPT);
         self.recent.drain(..excess);
         Ok(())
@@ -64,6 +66,7 @@ impl Console {
         self.oopsed
     }
 
+    /// The last lines, and before them those back to the kernel's first report.
     pub(crate) fn tail(&self) -> Vec<String> {
         let text = String::from_utf8_lossy(&self.recent);
         let lines: Vec<&str> = text
@@ -71,11 +74,27 @@ impl Console {
             .map(str::trim_end)
             .filter(|line| !line.is_empty())
             .collect();
-        lines[lines.len().saturating_sub(TAIL_LINES)..]
+        let last = lines.len().saturating_sub(TAIL_LINES);
+        let report = lines
             .iter()
+            .position(|line| is_panic(line) || is_oops(line))
+            .unwrap_or(last);
+        let from = report.min(last);
+        lines
+            .iter()
+            .skip(from)
+            .take(REPORT_LINES)
             .map(|&line| line.to_owned())
             .collect()
     }
+}
+
+fn is_panic(text: &str) -> bool {
+    text.contains(PANIC)
+}
+
+fn is_oops(text: &str) -> bool {
+    OOPSES.iter().any(|oops| text.contains(oops))
 }
 
 #[cfg(test)]
@@ -89,6 +108,9 @@ mod tests {
         assert!(!console.panicked());
         console.add(b"nic - not syncing: Fatal\r\n").expect("add");
         assert!(console.panicked() && !console.oopsed());
+        console.add(&b"trace\n".repeat(60)).expect("add");
+        assert_eq!(console.tail().len(), 61);
+        assert!(console.tail()[0].ends_with("Fatal"));
         for _ in 0..100 {
             console
                 .add(&[b"x".repeat(1023), b"\n".to_vec()].concat())

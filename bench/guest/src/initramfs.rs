@@ -33,6 +33,8 @@ const SETTINGS: [&str; 4] = [
     "/etc/group",
     "/etc/ld.so.cache",
 ];
+/// For messages: the file itself has no name.
+const NAME: &str = "the initramfs";
 /// Longer chains of links are loops.
 const MAX_LINKS: usize = 40;
 
@@ -64,12 +66,10 @@ pub(crate) struct Contents<'a> {
 }
 
 impl Contents<'_> {
-    /// Writes the archive to `path` and gives the tools that are not installed here.
-    pub(crate) fn write(&self, path: &Path) -> Result<Vec<String>, GuestError> {
-        let file = File::create(path).context("create", path)?;
+    /// Writes the archive and gives the tools that are not installed here.
+    pub(crate) fn write(&self, file: &File) -> Result<Vec<String>, GuestError> {
         let mut pack = Pack {
             archive: Archive::new(BufWriter::new(file)),
-            out: path,
             packed: BTreeSet::new(),
         };
         pack.skeleton()?;
@@ -94,14 +94,13 @@ impl Contents<'_> {
         };
         let orders = serde_json::to_vec(&orders).expect("strings always serialize");
         pack.put(ORDERS_PATH, 0o644, &orders)?;
-        pack.archive.finish().context("write", path)?;
+        pack.archive.finish().context("write", Path::new(NAME))?;
         Ok(missing)
     }
 }
 
 struct Pack<'a> {
-    archive: Archive<BufWriter<File>>,
-    out: &'a Path,
+    archive: Archive<BufWriter<&'a File>>,
     packed: BTreeSet<PathBuf>,
 }
 
@@ -111,15 +110,15 @@ impl Pack<'_> {
             self.packed.insert(directory.into());
             self.archive
                 .directory(directory)
-                .context("write", self.out)?;
+                .context("write", Path::new(NAME))?;
         }
         // Open as init's output before init could mount anything.
         self.archive
             .character_device("/dev/console", 0o600, (5, 1))
-            .context("write", self.out)?;
+            .context("write", Path::new(NAME))?;
         self.archive
             .symlink("/etc/mtab", b"/proc/self/mounts")
-            .context("write", self.out)
+            .context("write", Path::new(NAME))
     }
 
     /// A program of the host with all it needs to start.
@@ -160,7 +159,7 @@ impl Pack<'_> {
                 if new {
                     self.archive
                         .symlink(&name, target.as_os_str().as_bytes())
-                        .context("write", self.out)?;
+                        .context("write", Path::new(NAME))?;
                 }
                 if links == MAX_LINKS {
                     let looped = std::io::Error::from(nix::errno::Errno::ELOOP);
@@ -170,7 +169,9 @@ impl Pack<'_> {
                 return self.follow(&here.join(target).join(parts.as_path()), links + 1);
             } else if kind.is_dir() {
                 if new {
-                    self.archive.directory(&name).context("write", self.out)?;
+                    self.archive
+                        .directory(&name)
+                        .context("write", Path::new(NAME))?;
                 }
             } else if new {
                 self.copy(&here.clone(), &name)?;
@@ -191,7 +192,7 @@ impl Pack<'_> {
     fn put(&mut self, name: &str, mode: u32, data: &[u8]) -> Result<(), GuestError> {
         self.archive
             .file(name, mode, data)
-            .context("write", self.out)
+            .context("write", Path::new(NAME))
     }
 
     fn modules(&mut self, modules: &[Module]) -> Result<Vec<ModuleOrder>, GuestError> {
@@ -279,9 +280,9 @@ mod tests {
         link("mke2fs", "usr/sbin/mkfs.ext4");
         link("loop", "loop");
         let out = root.join("out.cpio");
+        let file = File::create(&out).expect("create");
         let mut pack = Pack {
-            archive: Archive::new(BufWriter::new(File::create(&out).expect("create"))),
-            out: &out,
+            archive: Archive::new(BufWriter::new(&file)),
             packed: BTreeSet::new(),
         };
         pack.host_path(&root.join("sbin/mkfs.ext4")).expect("pack");

@@ -15,6 +15,7 @@ mod modules;
 mod qemu;
 mod run;
 mod sources;
+mod unpack;
 mod wire;
 
 pub use error::GuestError;

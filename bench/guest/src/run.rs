@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use crate::initramfs::Contents;
 use crate::kernel::Kernel;
 use crate::modules::{Closure, ModuleIndex};
 use crate::qemu::{self, Accel, Ended, Limits, Machine};
+use crate::unpack::unpack;
 use crate::wire::{Control, Decoder, Frame};
 
 /// A guest that has not said hello under KVM by then never will; the fastest machine needs no more
@@ -116,15 +118,13 @@ impl GuestRun {
     pub fn run(self, on_line: &mut dyn FnMut(&str)) -> Result<GuestOutcome, GuestError> {
         qemu::find()?;
         let started = Instant::now();
-        let dir = tempfile::Builder::new()
-            .prefix("punchbench-guest-")
-            .tempdir()
-            .context("create a directory in", &std::env::temp_dir())?;
+        // Without names, so that nothing is left of them however this process ends.
+        let unnamed = || tempfile::tempfile().context("create a file in", &std::env::temp_dir());
+        let (initramfs, vmlinux) = (unnamed()?, unnamed()?);
         let closure = match &self.kernel.modules {
             Some(modules) => ModuleIndex::read(modules)?.closure(&self.modules),
             None => Closure::default(),
         };
-        let initramfs = dir.path().join("initramfs");
         let contents = Contents {
             program: &self.program,
             argv: &self.argv,
@@ -132,9 +132,14 @@ impl GuestRun {
             modules: &closure.load,
         };
         let missing_tools = contents.write(&initramfs)?;
+        let unpacked = unpack(&self.kernel.image, &vmlinux);
         let mut machine = Machine {
-            image: &self.kernel.image,
-            initramfs: &initramfs,
+            image: if unpacked {
+                path_of(&vmlinux)
+            } else {
+                self.kernel.image.clone()
+            },
+            initramfs: path_of(&initramfs),
             memory_mib: self.memory_mib,
             cpus: self.cpus,
             accel: Accel::Tcg,
@@ -195,13 +200,13 @@ impl GuestRun {
             .watch(&mut console, limits, &mut on_records)
             .context("read from", self.kernel.image.as_path())?;
         drop(qemu);
-        eprintln!(
-            "DBG {:?} {:?} {ended:?}",
-            machine.accel,
-            talk.started.elapsed()
-        );
         talk.conclude(ended, &console)
     }
+}
+
+/// A path by which our child can open an unnamed file.
+fn path_of(file: &File) -> PathBuf {
+    format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()).into()
 }
 
 /// What the guest has said so far.

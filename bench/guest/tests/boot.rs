@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -44,6 +44,8 @@ fn main() -> ExitCode {
         kernel("bookworm", "filesystems", filesystems),
         kernel("bookworm", "panic", panics),
         kernel("bookworm", "silence", falls_silent),
+        kernel("bookworm", "deadline", takes_too_long),
+        kernel("bookworm", "truncated_image", truncated_image),
         kernel("bookworm", "killed_runner", killed_runner),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
@@ -97,13 +99,18 @@ fn guest(suite: &str, job: &str) -> anyhow::Result<GuestRun> {
 
 fn run(guest: GuestRun) -> anyhow::Result<(GuestOutcome, Vec<String>)> {
     let mut lines = Vec::new();
-    let outcome = guest.run(&mut |line| lines.push(line.to_owned()))?;
+    let started = Instant::now();
+    let mut first = None;
+    let outcome = guest.run(&mut |line| {
+        first.get_or_insert_with(|| started.elapsed());
+        lines.push(line.to_owned());
+    })?;
     eprintln!(
-        "{:?} {:?} booted in {:?}, {} records",
-        outcome.accel,
+        "{:?} under {:?}: init {:?} after QEMU's start, first record {first:?} after ours, all {:?}",
         outcome.release,
+        outcome.accel,
         outcome.boot,
-        lines.len()
+        started.elapsed()
     );
     Ok((outcome, lines))
 }
@@ -168,6 +175,43 @@ fn falls_silent(suite: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn takes_too_long(suite: &str) -> anyhow::Result<()> {
+    let mut guest = guest(suite, "silence")?;
+    guest.deadline = Duration::from_secs(2);
+    let started = Instant::now();
+    let (outcome, _) = run(guest)?;
+    ensure!(
+        outcome.end == GuestEnd::Hung { silent: false },
+        "{outcome:#?}"
+    );
+    ensure!(
+        started.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        started.elapsed()
+    );
+    Ok(())
+}
+
+/// A kernel cut short is a machine that ends or hangs, and never a good end.
+fn truncated_image(suite: &str) -> anyhow::Result<()> {
+    let mut guest = guest(suite, "filesystems")?;
+    let cut = tempfile::NamedTempFile::new()?;
+    let whole = fs::read(&guest.kernel.image)?;
+    fs::write(&cut, &whole[..whole.len() / 2])?;
+    guest.kernel.image = cut.path().to_owned();
+    guest.deadline = Duration::from_secs(20);
+    let (outcome, lines) = run(guest)?;
+    ensure!(
+        !matches!(outcome.end, GuestEnd::Done { .. }),
+        "{outcome:#?}"
+    );
+    ensure!(
+        outcome.release.is_none() && lines.is_empty(),
+        "{outcome:#?}"
+    );
+    Ok(())
+}
+
 /// SIGKILL to the process that runs a guest takes the machine with it.
 fn killed_runner(suite: &str) -> anyhow::Result<()> {
     guest(suite, "silence")?;
@@ -187,18 +231,17 @@ fn killed_runner(suite: &str) -> anyhow::Result<()> {
     runner.kill()?;
     runner.wait()?;
     ensure!(line == "before", "{line}");
-    ensure!(machines.len() == 1, "one QEMU expected, found {machines:?}");
-    for pid in machines {
-        let machine = nix::unistd::Pid::from_raw(pid);
-        for _ in 0..100 {
-            if nix::sys::signal::kill(machine, None).is_err() || is_zombie(pid) {
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(50));
+    let [machine] = machines[..] else {
+        bail!("one QEMU expected, found {machines:?}")
+    };
+    let pid = nix::unistd::Pid::from_raw(machine);
+    for _ in 0..100 {
+        if nix::sys::signal::kill(pid, None).is_err() || is_zombie(machine) {
+            return Ok(());
         }
-        bail!("QEMU {pid} outlived its runner");
+        std::thread::sleep(Duration::from_millis(50));
     }
-    Ok(())
+    bail!("QEMU {pid} outlived its runner");
 }
 
 fn children(of: u32) -> anyhow::Result<Vec<i32>> {
