@@ -68,6 +68,7 @@ impl Abilities {
         note(Capability::Nowait, fresh("nowait")?.nowait());
         note(Capability::DirectRead, fresh("direct")?.direct());
         note(Capability::PopulateRead, fresh("populate")?.populate());
+        note(Capability::AdviceFills, fresh("advice")?.advice_fills());
         note(Capability::Fiemap, fresh("fiemap")?.fiemap(medium));
         Ok(Abilities(found))
     }
@@ -239,6 +240,25 @@ impl Scratch {
             return Err("MADV_POPULATE_READ succeeded and left pages absent".to_owned());
         }
         Ok(())
+    }
+
+    /// In a hole, pages that are brought in are filled at once, so they are there when the call returns.
+    fn advice_fills(&self) -> Answer {
+        let end = (UNITS * UNIT) as u64;
+        self.file
+            .set_len(end + UNIT as u64)
+            .map_err(|error| error.to_string())?;
+        let mapping = Mapping::new(self.file.as_fd(), end + UNIT as u64, Protection::Read)
+            .map_err(|error| error.to_string())?;
+        let willneed = PosixFadviseAdvice::POSIX_FADV_WILLNEED;
+        posix_fadvise(&self.file, end as i64, UNIT as i64, willneed)
+            .map_err(|error| error.to_string())?;
+        let hole = end..end + UNIT as u64;
+        match mapping.any_resident(hole) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err("posix_fadvise(WILLNEED) brings no page in".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     /// Extents must have addresses, and where those are places on the device, the data must be there.

@@ -217,6 +217,8 @@ pub enum Capability {
     DirectRead,
     /// MADV_POPULATE_READ.
     PopulateRead,
+    /// posix_fadvise(WILLNEED), readahead(2) and madvise(WILLNEED) bring absent pages in.
+    AdviceFills,
     /// FS_IOC_FIEMAP with addresses on the device.
     Fiemap,
 }

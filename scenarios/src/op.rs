@@ -171,17 +171,12 @@ impl Op {
             Op::Dedupe(_) => Some(Capability::Dedupe),
             Op::Read(a) if a.nowait => Some(Capability::Nowait),
             Op::Read(a) if a.direct => Some(Capability::DirectRead),
-            Op::Madvise(a) if a.advice == MadviseAdvice::PopulateRead => {
-                Some(Capability::PopulateRead)
-            }
-            Op::Read(_)
-            | Op::Fault(_)
-            | Op::Fadvise(_)
-            | Op::Readahead(_)
-            | Op::Madvise(_)
-            | Op::Store(_)
-            | Op::Write(_)
-            | Op::Syncfs(_) => None,
+            Op::Madvise(a) => Some(match a.advice {
+                MadviseAdvice::Willneed => Capability::AdviceFills,
+                MadviseAdvice::PopulateRead => Capability::PopulateRead,
+            }),
+            Op::Fadvise(_) | Op::Readahead(_) => Some(Capability::AdviceFills),
+            Op::Read(_) | Op::Fault(_) | Op::Store(_) | Op::Write(_) | Op::Syncfs(_) => None,
         }
     }
 

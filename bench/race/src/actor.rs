@@ -46,8 +46,8 @@ pub struct Part<'a> {
     pub cache_is_store: bool,
     /// The leader ends the trial after this many rounds.
     pub rounds: Option<u64>,
-    /// The leader ends the trial at this time.
-    pub deadline: Option<Instant>,
+    /// The leader ends the trial this long after the first race began.
+    pub time: Option<Duration>,
     /// Seeds its delays.
     pub seed: u64,
 }
@@ -118,7 +118,10 @@ pub struct Racer<'a> {
     raced: u64,
     usage: crate::Usage,
     random: Xoshiro256PlusPlus,
+    /// When the pass's race began.
     started: Instant,
+    /// When the first pass's did.
+    began: Option<Instant>,
 }
 
 impl std::fmt::Debug for Racer<'_> {
@@ -187,6 +190,7 @@ impl<'a> Racer<'a> {
             usage: crate::Usage::default(),
             random: Xoshiro256PlusPlus::seed_from_u64(part.seed),
             started: Instant::now(),
+            began: None,
             part,
             subject,
             sender,
@@ -239,6 +243,7 @@ impl<'a> Racer<'a> {
             board.clear(0, *slot);
         }
         self.started = Instant::now();
+        self.began.get_or_insert(self.started);
         let mut round = 0;
         let mut last = false;
         while round < plan.rounds {
@@ -320,7 +325,10 @@ impl<'a> Racer<'a> {
     /// How many rounds the leader wants next; 0 when the trial's limits are reached.
     fn rounds_now(&self, round: u64) -> u64 {
         let plan = self.part.plan;
-        let late = self.part.deadline.is_some_and(|d| Instant::now() >= d);
+        let late = self
+            .part
+            .time
+            .is_some_and(|t| self.began.is_some_and(|b| b.elapsed() >= t));
         let left = self
             .part
             .rounds
@@ -444,9 +452,9 @@ impl<'a> Racer<'a> {
         let draw = self.random.next_u64();
         let (board, leader_waits) = (self.part.board, draw.is_multiple_of(2));
         let most = match (self.leads(), leader_waits) {
-            (true, true) => board.once_ns().load(SeqCst) * 2,
+            (true, true) => board.once_ns().load(SeqCst) / 4 * 3,
             (false, false) if once(&self.part.plan.actors[self.part.me]) => {
-                board.call_ns().load(SeqCst) / 4 * 3
+                board.call_ns().load(SeqCst) / 2
             }
             _ => 0,
         };

@@ -49,7 +49,7 @@ pub struct TrialSpec {
 /// When to stop, whichever comes first. At least one batch is raced.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Limits {
-    /// Time for passes, preparation included.
+    /// Time from the first race on, with the preparation of all passes but the first.
     pub time: Option<Duration>,
     /// Rounds.
     pub rounds: Option<u64>,
@@ -127,7 +127,6 @@ pub fn race(
     } else {
         spec.cpus.clone()
     };
-    let started = Instant::now();
     let part = |me: usize| {
         let (cpu, spin) = place(me, plan.actors.len(), &cpus);
         Part {
@@ -139,7 +138,7 @@ pub fn race(
             spin,
             cache_is_store: stage.cache_is_store(),
             rounds: spec.limits.rounds,
-            deadline: spec.limits.time.map(|t| started + t),
+            time: spec.limits.time,
             seed: spec.seed,
         }
     };
@@ -153,7 +152,7 @@ pub fn race(
             spin,
             cache_is_store,
             rounds,
-            deadline,
+            time,
             seed,
             ..
         } = parts[me];
@@ -166,7 +165,7 @@ pub fn race(
             spin,
             cache_is_store,
             rounds,
-            deadline,
+            time,
             seed,
         };
         let subject = match subjects.actor(plan.actors[me].index) {
@@ -231,7 +230,7 @@ struct Lead<'a> {
     stage: &'a mut dyn Stage,
     verifier: Verifier<'a>,
     on_event: &'a mut dyn FnMut(Event),
-    started: Instant,
+    began: Option<Instant>,
     evidence: Evidence,
     fillers: Vec<FillerEvidence>,
     furthers: Vec<u64>,
@@ -279,7 +278,7 @@ impl<'a> Lead<'a> {
             ),
             stage,
             on_event,
-            started: now,
+            began: None,
             evidence: Evidence {
                 direct: direct.into(),
                 eviction_proved: true,
@@ -304,6 +303,7 @@ impl<'a> Lead<'a> {
             let before = self.blocks()?;
             self.board.command().store(pass + 1, SeqCst);
             futex::wake_all(self.board.command());
+            self.began.get_or_insert_with(Instant::now);
             let before_ns = self.evidence.racing_ns;
             let end = self.await_pass(pass)?;
             self.gather(pass, before_ns);
@@ -327,7 +327,9 @@ impl<'a> Lead<'a> {
 
     fn over(&self) -> bool {
         let limits = &self.spec.limits;
-        limits.time.is_some_and(|t| self.started.elapsed() >= t)
+        limits
+            .time
+            .is_some_and(|t| self.began.is_some_and(|b| b.elapsed() >= t))
             || limits.rounds.is_some_and(|r| self.evidence.rounds >= r)
             || limits.time.is_none() && limits.rounds.is_none()
     }
