@@ -40,6 +40,8 @@ pub struct Child {
     pub began: Instant,
     /// What it is doing.
     pub phase: Phase,
+    /// Phases entered that nobody has been told yet.
+    pub entered: Vec<Phase>,
     /// When it last told something.
     pub heard: Instant,
     /// When the phase began.
@@ -103,6 +105,7 @@ impl Child {
             blank: spec.record.clone(),
             began: now,
             phase: Phase::Start,
+            entered: Vec::new(),
             heard: now,
             phase_began: now,
             rounds: 0,
@@ -174,6 +177,7 @@ impl Child {
             Message::Phase(phase) => {
                 self.phase = phase;
                 self.phase_began = self.heard;
+                self.entered.push(phase);
             }
             Message::Device(name) => self.device = Some(name),
             Message::Progress { rounds } => self.rounds = rounds,

@@ -124,6 +124,9 @@ pub struct RunArgs {
     /// How long a phase may show no progress
     #[arg(long, value_name = "S", hide = true, value_parser = seconds, default_value = "60")]
     pub patience: f64,
+    /// Say when a trial enters a phase
+    #[arg(long, hide = true)]
+    pub phases: bool,
     /// Skip the first trials of the plan
     #[arg(long, value_name = "N", hide = true, default_value_t = 0)]
     pub from: usize,

@@ -46,7 +46,7 @@ pub enum Racing {
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
     /// No scenario has such a name.
-    #[error("no scenario is named like `{glob}`{}; `punchbench list` has all names", hint(.nearest))]
+    #[error("no scenario is named like `{glob}`{} (`punchbench list` has all names)", hint(.nearest))]
     NoScenario {
         /// What was typed.
         glob: String,

@@ -117,6 +117,9 @@ pub fn run(
         let mut at = 0;
         while at < running.len() {
             running[at].listen();
+            for phase in running[at].entered.drain(..).filter(|_| args.phases) {
+                reporter.line(&format!("phase {}", phase.word()));
+            }
             let record = if running[at].reap() {
                 running[at].record()
             } else if patience

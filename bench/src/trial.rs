@@ -186,8 +186,9 @@ fn attempt(spec: &Spec, record: &mut Record, link: &mut Link) -> Result<(), Stop
         },
         cpus: Vec::new(),
     };
-    let ballast = fill_up(spec, &mounted)?;
+    // The files first: a full filesystem may have no room for an inode.
     let honest = subjects(spec, &mounted)?;
+    let ballast = fill_up(spec, &mounted)?;
     let subjects: Box<dyn Subjects> = match injection {
         Some(injection) => Box::new(
             InjectedSubjects::new(Box::new(honest), injection, &spec.scenario, spec.nonce)

@@ -1,0 +1,84 @@
+//! Makes operations lie, on a real ext4, and sees that each lie gets its verdict. The list is the program's
+//! own: a kind of injection without a test here does not compile away, it fails.
+
+mod common;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use punchbench_fs::inject::Injection;
+use punchbench_results::Verdict;
+
+/// What a kind of injection needs to be told by: the usual scenario has none of it.
+const NEEDS: [(&str, &str); 4] = [
+    ("change-witness", "punch-and-reuse"),
+    ("drop-write", "punch-and-reuse"),
+    ("drop-store", "tests/selftest/punch-while-store.yaml"),
+    ("wait", "tests/selftest/punch-while-nowait-read.yaml"),
+];
+
+fn main() -> ExitCode {
+    let mut args = Arguments::from_args();
+    args.test_threads.get_or_insert(1);
+    let mut trials: Vec<Trial> = Injection::ALL
+        .iter()
+        .map(|kind| {
+            Trial::ignorable_test(kind.word, || {
+                lie(kind.word, scenario(kind.word), kind.verdict)
+            })
+        })
+        .collect();
+    // A filler of two that never overlaps must not hide behind the other.
+    for actor in ["adviser", "reader"] {
+        let kind = format!("never-overlap:{actor}");
+        let verdict = Verdict::Inconclusive;
+        trials.push(Trial::ignorable_test(kind.clone(), move || {
+            lie(&kind, "punch-while-fadvise-and-read", verdict)
+        }));
+    }
+    trials.push(Trial::ignorable_test("none", || {
+        lie("", "punch-while-read", Verdict::Safe)
+    }));
+    libtest_mimic::run(&args, trials).exit_code()
+}
+
+fn scenario(kind: &str) -> &'static str {
+    NEEDS
+        .iter()
+        .find(|(needy, _)| *needy == kind)
+        .map_or("punch-while-read", |(_, scenario)| scenario)
+}
+
+fn lie(kind: &str, scenario: &str, expected: Verdict) -> Result<Completion, Failed> {
+    let mut words = vec![
+        "--fs",
+        "ext4",
+        "--scenario",
+        scenario,
+        "--seconds",
+        "2",
+        "--patience",
+        "5",
+    ];
+    if !kind.is_empty() {
+        words.extend(["--inject", kind]);
+    }
+    let out = tempfile::tempdir()?;
+    let output = common::command(&words, out.path()).output()?;
+    let records = common::records(out.path());
+    let said = || {
+        format!(
+            "{}\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        )
+    };
+    let [record] = &records[..] else {
+        return Err(format!("one record expected: {}", said()).into());
+    };
+    match record.verdict {
+        Verdict::Skipped => Ok(Completion::ignored_with(record.reason.clone())),
+        verdict if verdict == expected => Ok(Completion::Completed),
+        _ => Err(format!("`{kind}` must end in {expected}: {}", said()).into()),
+    }
+}
