@@ -99,63 +99,72 @@ impl Drop for RealDevice {
     }
 }
 
-/// A device's queue with discard switched off, and back to what it was when dropped.
+/// A device's queue with discard switched off; switched back when dropped.
 #[derive(Debug)]
 pub(crate) struct DiscardOff {
     name: String,
-    before: u64,
+    /// The limit to go back to; 0 for none.
+    after: u64,
     off: bool,
 }
 
 impl DiscardOff {
+    /// Of a loop device. The limit outlives the file attached, so a killed run has left 0 to the next user,
+    /// which may be us: it goes back to what the device can do, not to what was found.
+    pub fn of_loop(name: &str, facts: &mut Vec<String>) -> Result<Self, SetUpError> {
+        Self::switch_off(name, blk::discard_hardware_limit(name), facts)
+    }
+
+    /// Of a real device. It goes back to what was found.
+    pub fn of_device(name: &str, facts: &mut Vec<String>) -> Result<Self, SetUpError> {
+        Self::switch_off(name, blk::discard_limit(name), facts)
+    }
+
     /// Switches it off and reads back that it is; where sysfs cannot be written that is a note, as mkfs and
     /// mount are told too and a freed block is looked at afterwards.
-    pub fn of(name: &str, facts: &mut Vec<String>) -> Result<Self, SetUpError> {
-        let unknown = |facts: &mut Vec<String>, why: String| {
-            facts.push(format!(
-                "discard: the queue of {name} could not be switched off ({why})"
-            ));
-            Ok(DiscardOff {
-                name: name.to_owned(),
-                before: 0,
-                off: false,
-            })
-        };
-        let before = match blk::discard_limit(name) {
-            Ok(before) => before,
-            Err(error) => return unknown(facts, error.to_string()),
-        };
-        if before > 0
-            && let Err(error) = blk::set_discard_limit(name, 0)
-        {
-            return unknown(facts, error.to_string());
-        }
-        let this = DiscardOff {
-            name: name.to_owned(),
-            before,
-            off: true,
-        };
-        match blk::discard_limit(name) {
-            Ok(0) => {
-                facts.push(format!(
-                    "discard: off in the queue of {name} (was {before})"
-                ));
-                Ok(this)
+    fn switch_off(
+        name: &str,
+        after: io::Result<u64>,
+        facts: &mut Vec<String>,
+    ) -> Result<Self, SetUpError> {
+        let set = after.and_then(|after| {
+            // A device that cannot discard has nothing to be set.
+            if after > 0 {
+                blk::set_discard_limit(name, 0)?;
             }
-            Ok(limit) => Err(SetUpError::Error(format!(
+            Ok((after, blk::discard_limit(name)?))
+        });
+        let name = name.to_owned();
+        match set {
+            Ok((after, 0)) => {
+                facts.push(format!("discard: off in the queue of {name}"));
+                Ok(DiscardOff {
+                    name,
+                    after,
+                    off: true,
+                })
+            }
+            Ok((_, limit)) => Err(SetUpError::Error(format!(
                 "{name} still discards up to {limit} bytes after its limit was set to 0"
             ))),
-            Err(error) => Err(SetUpError::Error(format!(
-                "cannot read back the discard limit of {name}: {error}"
-            ))),
+            Err(error) => {
+                facts.push(format!(
+                    "discard: the queue of {name} could not be switched off ({error})"
+                ));
+                Ok(DiscardOff {
+                    name,
+                    after: 0,
+                    off: false,
+                })
+            }
         }
     }
 }
 
 impl Drop for DiscardOff {
     fn drop(&mut self) {
-        if self.off && self.before > 0 {
-            let _ = blk::set_discard_limit(&self.name, self.before);
+        if self.after > 0 {
+            let _ = blk::set_discard_limit(&self.name, self.after);
         }
     }
 }

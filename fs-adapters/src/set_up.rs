@@ -278,7 +278,7 @@ fn loop_device(
                 SetUpError::Error(error.to_string())
             }
         })?;
-    let discard = DiscardOff::of(&device.name(), facts)?;
+    let discard = DiscardOff::of_loop(&device.name(), facts)?;
     Ok(Home::Loop {
         discard,
         device,
@@ -303,7 +303,7 @@ fn real_device(
         size >> 20,
         free.size >> 20
     ));
-    let discard = DiscardOff::of(&free.name, facts)?;
+    let discard = DiscardOff::of_device(&free.name, facts)?;
     let device = RealDevice {
         path: free.path,
         file: free.file,

@@ -164,6 +164,11 @@ fn come_up_and_go(target: Target) -> Outcome {
         );
         assert_eq!(mounted.cache_is_store(), mounted.driver() == "tmpfs");
         if mounted.device_name().is_some() {
+            let stamped = stamped(&mounted);
+            assert!(
+                stamped > 60,
+                "only {stamped} % of the device kept its background"
+            );
             assert_eq!(mounted.geometry().block, 4096);
             assert!(
                 mounted.geometry().free > 64 << 20,
@@ -186,6 +191,18 @@ fn come_up_and_go(target: Target) -> Outcome {
         assert_eq!(mounted.finish(), FsckResult::Clean);
     });
     outcome(result)
+}
+
+/// How many of a hundred places on the medium still hold the background after mkfs and mount.
+fn stamped(mounted: &Mounted) -> usize {
+    let holds = |place: &u64| {
+        let (mut seen, mut expected) = ([0; 4096], [0; 4096]);
+        let at = place * (3 << 20) + (1 << 20);
+        mounted.read_medium(at, &mut seen).unwrap();
+        background(at, &mut expected);
+        seen == expected
+    };
+    (0..100).filter(holds).count()
 }
 
 fn leave_nothing(target: Target) -> Outcome {

@@ -91,24 +91,34 @@ pub fn shutdown(on: impl AsFd) -> io::Result<()> {
 /// The most bytes that one discard of this device may cover, from its queue in sysfs; 0 means that the
 /// device discards nothing. `name` is the kernel's, such as `loop3`.
 pub fn discard_limit(name: &str) -> io::Result<u64> {
-    let text = fs::read_to_string(discard_path(name))?;
+    read_limit(name, "discard_max_bytes")
+}
+
+/// The most that [`set_discard_limit`] can set it to.
+pub fn discard_hardware_limit(name: &str) -> io::Result<u64> {
+    read_limit(name, "discard_max_hw_bytes")
+}
+
+/// Sets the limit of [`discard_limit`]; the kernel caps it at [`discard_hardware_limit`].
+pub fn set_discard_limit(name: &str, bytes: u64) -> io::Result<()> {
+    // A limit that is no multiple of the granularity is refused, though it may well be the one that was read.
+    let granularity = read_limit(name, "discard_granularity")?.max(1);
+    let bytes = bytes.next_multiple_of(granularity);
+    fs::write(queue(name).join("discard_max_bytes"), bytes.to_string())
+}
+
+fn read_limit(name: &str, file: &str) -> io::Result<u64> {
+    let text = fs::read_to_string(queue(name).join(file))?;
     text.trim().parse().map_err(|_| {
         io::Error::new(
             io::ErrorKind::InvalidData,
-            format!("discard_max_bytes of {name} reads {text:?}"),
+            format!("{file} of {name} reads {text:?}"),
         )
     })
 }
 
-/// Sets the limit of [`discard_limit`]; the kernel caps it at what the hardware can.
-pub fn set_discard_limit(name: &str, bytes: u64) -> io::Result<()> {
-    fs::write(discard_path(name), bytes.to_string())
-}
-
-fn discard_path(name: &str) -> PathBuf {
-    PathBuf::from("/sys/block")
-        .join(name)
-        .join("queue/discard_max_bytes")
+fn queue(name: &str) -> PathBuf {
+    PathBuf::from("/sys/block").join(name).join("queue")
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {
