@@ -79,6 +79,9 @@ pub enum GuestError {
     /// The guest could not set itself up.
     #[error("the guest could not start the program: {0}")]
     GuestSetup(String),
+    /// The caller's stop came; every record until then was passed on.
+    #[error("the run in the guest was interrupted")]
+    Interrupted,
     /// Lines from the guest were lost or torn although it ended in good order.
     #[error("{count} line(s) from the guest were damaged on the way, the first: {first}")]
     Damaged {

@@ -105,6 +105,8 @@ fn mount_one(kind: &str, at: &str, options: &str) -> io::Result<()> {
 
 fn obey(link: &mut Link) -> io::Result<i32> {
     let orders: Orders = serde_json::from_slice(&fs::read(ORDERS_PATH)?)?;
+    // The program runs parts of itself as process 1 of namespaces of their own; they are not init.
+    fs::remove_file(ORDERS_PATH)?;
     for module in &orders.modules {
         if let Err(error) = load(module) {
             let error = error.to_string();

@@ -3,13 +3,14 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use punchbench_sys::spawn::die_with_parent;
 
@@ -25,7 +26,7 @@ const PACKAGES: &str = "qemu-system-x86 (Debian, Fedora, Arch) or qemu-x86 (open
 const COMMAND_LINE: &str =
     "console=ttyS0 panic=-1 loglevel=5 random.trust_cpu=on cryptomgr.notests tsc=reliable";
 /// How much of what QEMU itself says is kept.
-const STDERR_KEPT: u64 = 16 << 10;
+const STDERR_KEPT: usize = 16 << 10;
 
 /// How the guest's instructions are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +56,14 @@ pub(crate) struct Qemu {
     stderr: ChildStderr,
 }
 
+/// What a machine is read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Console,
+    Records,
+    Stderr,
+}
+
 /// Why reading a machine ended.
 #[derive(Debug)]
 pub(crate) enum Ended {
@@ -64,6 +73,8 @@ pub(crate) enum Ended {
     Deadline,
     /// Nothing came from the guest for the time allowed.
     Silence,
+    /// The caller asked for it.
+    Stopped,
 }
 
 /// When to give a machine up.
@@ -135,19 +146,20 @@ impl Machine {
 }
 
 impl Qemu {
-    /// Reads until the machine ends or a limit passes. `on_records` gets the second port's bytes and
-    /// may shorten the limits.
+    /// Reads until the machine ends, a limit passes or `stop` can be read. `on_records` gets the second
+    /// port's bytes and may change the limits.
     pub(crate) fn watch(
         &mut self,
         console: &mut Console,
         mut limits: Limits,
+        stop: Option<BorrowedFd>,
         on_records: &mut dyn FnMut(&[u8], &mut Limits) -> io::Result<()>,
     ) -> io::Result<Ended> {
         let mut buffer = vec![0; 64 << 10];
-        let (mut console_open, mut records_open, mut stderr_open) = (true, true, true);
+        let mut open = vec![Source::Console, Source::Records, Source::Stderr];
         let mut said = Vec::new();
         let mut heard = Instant::now();
-        while console_open || records_open || stderr_open {
+        while !open.is_empty() {
             let now = Instant::now();
             let left = limits.until.saturating_duration_since(now);
             let quiet = (heard + limits.silence).saturating_duration_since(now);
@@ -157,43 +169,55 @@ impl Qemu {
             if quiet.is_zero() {
                 return Ok(Ended::Silence);
             }
-            let ready = |open: bool| {
-                if open {
-                    PollFlags::POLLIN
-                } else {
-                    PollFlags::empty()
+            let fds = open.iter().map(|&source| self.fd(source)).chain(stop);
+            let mut events: Vec<PollFd> =
+                fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
+            match poll(&mut events, timeout(left.min(quiet))) {
+                Ok(_) => {}
+                Err(Errno::EINTR) => continue,
+                Err(error) => return Err(error.into()),
+            }
+            let mut ready: Vec<bool> = events.iter().map(|e| e.any().unwrap_or_default()).collect();
+            if stop.is_some() && ready.pop() == Some(true) {
+                return Ok(Ended::Stopped);
+            }
+            for (source, ready) in open.clone().into_iter().zip(ready) {
+                if !ready {
+                    continue;
                 }
-            };
-            let mut events = [
-                PollFd::new(self.console.as_fd(), ready(console_open)),
-                PollFd::new(self.records.as_fd(), ready(records_open)),
-                PollFd::new(self.stderr.as_fd(), ready(stderr_open)),
-            ];
-            poll(&mut events, timeout(left.min(quiet)))?;
-            let [console_ready, records_ready, stderr_ready] =
-                events.map(|e| e.any().unwrap_or_default());
-            if console_open && console_ready {
-                let count = self.console.read(&mut buffer)?;
-                console_open = count > 0;
-                console.add(&buffer[..count])?;
-                heard = Instant::now();
-            }
-            if records_open && records_ready {
-                let count = self.records.read(&mut buffer)?;
-                records_open = count > 0;
-                on_records(&buffer[..count], &mut limits)?;
-                heard = Instant::now();
-            }
-            if stderr_open && stderr_ready {
-                let count = self.stderr.read(&mut buffer)?;
-                stderr_open = count > 0;
-                if (said.len() as u64) < STDERR_KEPT {
-                    said.extend_from_slice(&buffer[..count]);
+                let count = self.read(source, &mut buffer)?;
+                let bytes = &buffer[..count];
+                match source {
+                    Source::Console => console.add(bytes)?,
+                    Source::Records => on_records(bytes, &mut limits)?,
+                    Source::Stderr if said.len() < STDERR_KEPT => said.extend_from_slice(bytes),
+                    Source::Stderr => {}
+                }
+                if count == 0 {
+                    open.retain(|&other| other != source);
+                } else {
+                    heard = Instant::now();
                 }
             }
         }
         let status = self.child.wait()?;
         Ok(Ended::Exited(status, host::tail(&said)))
+    }
+
+    fn fd(&self, source: Source) -> BorrowedFd<'_> {
+        match source {
+            Source::Console => self.console.as_fd(),
+            Source::Records => self.records.as_fd(),
+            Source::Stderr => self.stderr.as_fd(),
+        }
+    }
+
+    fn read(&mut self, source: Source, buffer: &mut [u8]) -> io::Result<usize> {
+        match source {
+            Source::Console => self.console.read(buffer),
+            Source::Records => self.records.read(buffer),
+            Source::Stderr => self.stderr.read(buffer),
+        }
     }
 }
 

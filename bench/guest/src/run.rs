@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -116,6 +116,16 @@ impl GuestRun {
     /// Boots the kernel and runs the program in it; `on_line` gets each record line as it comes.
     /// Blocks until the guest has ended; nothing of it is left then, nor when this process is killed.
     pub fn run(self, on_line: &mut dyn FnMut(&str)) -> Result<GuestOutcome, GuestError> {
+        self.run_until(None, on_line)
+    }
+
+    /// As [`GuestRun::run`], but ends with [`GuestError::Interrupted`] as soon as `stop` can be read:
+    /// a signalfd, say. QEMU is not told of the terminal's interrupts.
+    pub fn run_until(
+        self,
+        stop: Option<BorrowedFd>,
+        on_line: &mut dyn FnMut(&str),
+    ) -> Result<GuestOutcome, GuestError> {
         qemu::find()?;
         let started = Instant::now();
         // Without names, so that nothing is left of them however this process ends.
@@ -152,7 +162,7 @@ impl GuestRun {
                 until: until.min(Instant::now() + KVM_PROOF),
                 silence: self.silence,
             };
-            let proved = self.boot(&machine, proof, until, on_line)?;
+            let proved = self.boot(&machine, proof, until, stop, on_line)?;
             if proved.boot.is_some() {
                 outcome = Some(proved);
             } else {
@@ -169,6 +179,7 @@ impl GuestRun {
                     silence: self.silence,
                 },
                 until,
+                stop,
                 on_line,
             )?,
         };
@@ -183,6 +194,7 @@ impl GuestRun {
         machine: &Machine,
         limits: Limits,
         until: Instant,
+        stop: Option<BorrowedFd>,
         on_line: &mut dyn FnMut(&str),
     ) -> Result<GuestOutcome, GuestError> {
         let log = self.console_log.as_deref();
@@ -197,7 +209,7 @@ impl GuestRun {
             Ok(())
         };
         let ended = qemu
-            .watch(&mut console, limits, &mut on_records)
+            .watch(&mut console, limits, stop, &mut on_records)
             .context("read from", self.kernel.image.as_path())?;
         drop(qemu);
         talk.conclude(ended, &console)
@@ -300,6 +312,7 @@ impl Talk {
         }
         self.outcome.console_tail = console.tail();
         self.outcome.end = match (self.done, ended) {
+            (_, Ended::Stopped) => return Err(GuestError::Interrupted),
             // A machine that did not switch itself off after that has been switched off.
             (Some(exit), _) => GuestEnd::Done { exit },
             (None, _) if console.panicked() => GuestEnd::Panic,

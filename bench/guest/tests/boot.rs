@@ -5,6 +5,7 @@
 //! with the reason. `PUNCHBENCH_REQUIRE_GUEST=1` makes that a failure.
 
 use std::fs;
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         kernel("bookworm", "silence", falls_silent),
         kernel("bookworm", "deadline", takes_too_long),
         kernel("bookworm", "truncated_image", truncated_image),
+        kernel("bookworm", "interrupt", is_interrupted),
         kernel("bookworm", "killed_runner", killed_runner),
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
@@ -75,20 +77,27 @@ fn judged(result: anyhow::Result<()>) -> Result<Completion, Failed> {
 
 fn guest(suite: &str, job: &str) -> anyhow::Result<GuestRun> {
     let names = |list: &[&str]| list.iter().map(|&name| name.to_owned()).collect();
+    let (tools, modules) = match job {
+        "filesystems" => (
+            names(&[
+                "mkfs.ext4",
+                "mkfs.xfs",
+                "mkfs.f2fs",
+                "mkfs.btrfs",
+                "mount",
+                "umount",
+                "no-such-tool",
+            ]),
+            names(&["loop", "ext4", "xfs", "f2fs", "btrfs", "no-such-module"]),
+        ),
+        _ => (Vec::new(), Vec::new()),
+    };
     Ok(GuestRun {
         kernel: KernelSpec::parse(&format!("debian:{suite}"))?.resolve()?,
         program: std::env::current_exe()?,
         argv: vec![INSIDE.to_owned(), job.to_owned()],
-        tools: names(&[
-            "mkfs.ext4",
-            "mkfs.xfs",
-            "mkfs.f2fs",
-            "mkfs.btrfs",
-            "mount",
-            "umount",
-            "no-such-tool",
-        ]),
-        modules: names(&["loop", "ext4", "xfs", "f2fs", "btrfs", "no-such-module"]),
+        tools,
+        modules,
         memory_mib: 2048,
         cpus: 2,
         deadline: BOOT_AND_WORK,
@@ -192,6 +201,25 @@ fn takes_too_long(suite: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn is_interrupted(suite: &str) -> anyhow::Result<()> {
+    let (stop, stopper) = std::os::unix::net::UnixStream::pair()?;
+    let mut stopper = Some(stopper);
+    let started = Instant::now();
+    // The first record closes the other end.
+    let result =
+        guest(suite, "silence")?.run_until(Some(stop.as_fd()), &mut |_| drop(stopper.take()));
+    ensure!(
+        matches!(result, Err(GuestError::Interrupted)),
+        "{result:#?}"
+    );
+    ensure!(
+        started.elapsed() < Duration::from_secs(50),
+        "{:?}",
+        started.elapsed()
+    );
+    Ok(())
+}
+
 /// A kernel cut short is a machine that ends or hangs, and never a good end.
 fn truncated_image(suite: &str) -> anyhow::Result<()> {
     let mut guest = guest(suite, "filesystems")?;
@@ -273,6 +301,11 @@ fn inside(job: &str) -> anyhow::Result<u8> {
         |line: &str| std::io::Write::write_all(&mut records, format!("{line}\n").as_bytes());
     match job {
         "filesystems" => {
+            // Else a process 1 of a namespace in the guest would take itself for init.
+            ensure!(
+                !Path::new("/punchbench.json").exists(),
+                "the orders are still there"
+            );
             for kind in ["ext4", "xfs", "f2fs", "btrfs"] {
                 match mounts(kind) {
                     Ok(()) => record(&format!("{{\"mounted\":\"{kind}\"}}"))?,
