@@ -275,7 +275,7 @@ fn reuses(spec: &Spec) -> bool {
 /// Where an allocator would rather take other blocks than those just freed, there must be no others.
 fn fill_up(spec: &Spec, mounted: &Mounted) -> Result<Option<Ballast>, Stop> {
     match mounted.reuse() {
-        Reuse::Plan(plan) if plan.fill && reuses(spec) => {}
+        Reuse::Plan(_) if reuses(spec) && !mounted.is_foreign() => {}
         Reuse::Plan(_) | Reuse::Never(_) => return Ok(None),
     }
     let files = spec

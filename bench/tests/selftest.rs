@@ -10,8 +10,11 @@ use punchbench_fs::inject::Injection;
 use punchbench_results::Verdict;
 
 /// What a kind of injection needs to be told by: the usual scenario has none of it.
-const NEEDS: [(&str, &str); 4] = [
+const NEEDS: [(&str, &str); 5] = [
     ("change-witness", "punch-and-reuse"),
+    // An adviser's fill is told by the page alone; who reads bytes of an absent page has filled it, or lies
+    // about more than that.
+    ("never-fill", "punch-while-fadvise"),
     ("drop-write", "punch-and-reuse"),
     ("drop-store", "tests/selftest/punch-while-store.yaml"),
     ("wait", "tests/selftest/punch-while-nowait-read.yaml"),
@@ -50,18 +53,19 @@ fn scenario(kind: &str) -> &'static str {
 }
 
 fn lie(kind: &str, scenario: &str, expected: Verdict) -> Result<Completion, Failed> {
-    let mut words = vec![
-        "--fs",
-        "ext4",
-        "--scenario",
-        scenario,
-        "--seconds",
-        "2",
-        "--patience",
-        "5",
-    ];
+    // Rounds, not seconds: a busy machine makes it slow, not inconclusive.
+    // Each of its waits takes long, and one is enough.
+    let rounds = if expected == Verdict::Blocked {
+        "64"
+    } else {
+        "3000"
+    };
+    let mut words = vec!["--fs", "ext4", "--scenario", scenario, "--rounds", rounds];
     if !kind.is_empty() {
         words.extend(["--inject", kind]);
+    }
+    if expected == Verdict::Hung {
+        words.extend(["--patience", "5"]);
     }
     let out = tempfile::tempdir()?;
     let output = common::command(&words, out.path()).output()?;
