@@ -128,10 +128,10 @@ pub fn claim(choice: &DeviceChoice, minimum: u64) -> Result<FreeDevice, DeviceEr
         .open(&path)
         .map_err(io_error("open"))?;
     let size = fit(&file, minimum, &device)?;
-    if !choice.insist {
-        if let Some(what) = content(&path, &file).map_err(io_error("probe"))? {
-            return Err(DeviceError::NotEmpty { device, what });
-        }
+    if !choice.insist
+        && let Some(what) = content(&path, &file).map_err(io_error("probe"))?
+    {
+        return Err(DeviceError::NotEmpty { device, what });
     }
     let sysfs = fs::canonicalize(format!("/sys/dev/block/{}:{}", numbers.0, numbers.1))
         .map_err(io_error("name"))?;

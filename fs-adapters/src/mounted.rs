@@ -100,6 +100,14 @@ impl MountPoint {
             }
         })?;
         self.mounted = true;
+        if let Some(device) = Path::new(&self.source).file_name() {
+            // ext4 keeps clusters back for delayed allocation; without them an allocator in need commits by
+            // itself, and a full filesystem is full. The others have no such file.
+            let path = Path::new("/sys/fs/ext4")
+                .join(device)
+                .join("reserved_clusters");
+            let _ = std::fs::write(path, "0");
+        }
         Ok(())
     }
 

@@ -27,7 +27,7 @@ pub struct ReusePlan {
     /// The victim must be written in O_SYNC pieces no larger than a round's chunk, because an extent is
     /// free only once no part of it is referenced.
     pub piecewise: bool,
-    /// The allocator prefers other blocks while there are any: fill the filesystem first.
+    /// The allocator never takes freed blocks while there are others: without filling up, there is no reuse.
     pub fill: bool,
     /// The least that must be freed in one piece before anything is, in bytes; 0 for a block.
     pub unit: u64,
@@ -53,10 +53,6 @@ impl Ballast {
         if mounted.is_foreign() {
             let why = "a directory on a filesystem in use is never filled up";
             return Err(io::Error::new(io::ErrorKind::Unsupported, why));
-        }
-        if let Some(device) = mounted.device_name() {
-            // ext4 keeps clusters back for delayed allocation; without them an allocator in need commits by itself.
-            let _ = fs::write(format!("/sys/fs/ext4/{device}/reserved_clusters"), "0");
         }
         // What is to be left is held by a file of its own meanwhile: a piece of a larger extent would not
         // come free (btrfs), and what statfs calls free is not what can be had.
@@ -92,7 +88,7 @@ impl Ballast {
 }
 
 /// Allocates a range at the end, by writing where fallocate is not known (ext2 and ext3 formats).
-fn extend(mut file: &File, at: u64, len: u64) -> io::Result<()> {
+pub(crate) fn extend(mut file: &File, at: u64, len: u64) -> io::Result<()> {
     let offset = |value: u64| i64::try_from(value).map_err(io::Error::other);
     match fallocate(file, FallocateFlags::empty(), offset(at)?, offset(len)?) {
         Ok(()) => return Ok(()),

@@ -183,6 +183,11 @@ fn come_up_and_go(target: Target) -> Outcome {
         }
         fs::write(mounted.dir().join("kept"), "kept").unwrap();
         mounted.remount().unwrap();
+        let device = mounted.device_name().unwrap();
+        if let Ok(reserve) = fs::read_to_string(format!("/sys/fs/ext4/{device}/reserved_clusters"))
+        {
+            assert_eq!(reserve.trim(), "0");
+        }
         assert_eq!(
             fs::read_to_string(mounted.dir().join("kept")).unwrap(),
             "kept"
@@ -207,43 +212,27 @@ fn stamped(mounted: &Mounted) -> usize {
 
 fn leave_nothing(target: Target) -> Outcome {
     let result = with(target, |mounted, work| {
-        let (dir, number) = (mounted.dir().to_owned(), mounted.device_name());
+        let dir = mounted.dir().to_owned();
+        // An unnamed file's path in sysfs has its inode number in it: no other test's is the same.
+        let backing = mounted
+            .device_name()
+            .map(|name| backing_of(&name).expect("it is attached"));
         // Even with a file open, so that it cannot be unmounted in order.
         let file = File::create(dir.join("open")).unwrap();
         drop(mounted);
         drop(file);
+        let table = mount::table_of("thread-self").unwrap();
         assert!(
-            !mount::table_of("thread-self")
-                .unwrap()
-                .iter()
-                .any(|entry| entry.at == dir),
+            !table.iter().any(|entry| entry.at == dir),
             "it is still mounted"
         );
-        let used: Vec<String> = loopdev::in_use()
-            .unwrap()
-            .into_iter()
-            .map(|status| format!("loop{} {}", status.number, status.tag))
-            .collect();
-        let ours = number.filter(|name| {
-            used.iter()
-                .any(|line| line.starts_with(&format!("{name} {}", Tag::of_this_process())))
+        eventually(|| {
+            let used = loopdev::in_use().unwrap();
+            let mut files = used
+                .iter()
+                .map(|status| backing_of(&format!("loop{}", status.number)));
+            backing.is_none() || !files.any(|file| file == backing)
         });
-        // Another test may have taken the same device, with the same tag: then it has a mount.
-        if let Some(name) = ours {
-            let mounts = fs::read_dir(format!("/proc/{}/task", std::process::id()))
-                .unwrap()
-                .flatten()
-                .any(|task| {
-                    let path = format!(
-                        "{}/task/{}",
-                        std::process::id(),
-                        task.file_name().to_string_lossy()
-                    );
-                    mount::table_of(&path)
-                        .is_ok_and(|table| table.iter().any(|entry| entry.source.ends_with(&name)))
-                });
-            assert!(mounts, "{name} is still attached");
-        }
         assert_eq!(
             fs::read_dir(work).unwrap().count(),
             0,
@@ -251,6 +240,10 @@ fn leave_nothing(target: Target) -> Outcome {
         );
     });
     outcome(result)
+}
+
+fn backing_of(device: &str) -> Option<String> {
+    fs::read_to_string(format!("/sys/block/{device}/loop/backing_file")).ok()
 }
 
 /// Overwrites metadata behind the filesystem's back: fsck must see it, or nobody should trust its "clean".

@@ -113,6 +113,7 @@ pub struct Racer<'a> {
     evidence: FillerEvidence,
     findings: u64,
     pub(crate) further: u64,
+    pub(crate) violated: u64,
     same: u64,
     differs: u64,
     raced: u64,
@@ -184,6 +185,7 @@ impl<'a> Racer<'a> {
             confirmed: 0,
             findings: 0,
             further: 0,
+            violated: 0,
             same: 0,
             differs: 0,
             raced: 0,
@@ -263,6 +265,7 @@ impl<'a> Racer<'a> {
                     },
                     SeqCst,
                 );
+                board.violated().store(0, SeqCst);
                 board.go().store(n, SeqCst);
             }
             board.gate(spin)?;
@@ -311,6 +314,7 @@ impl<'a> Racer<'a> {
                 racing_ns,
                 outcomes,
                 further: self.further,
+                violated: self.violated,
                 last,
             }
         } else {
@@ -597,6 +601,10 @@ impl<'a> Racer<'a> {
         if self.part.board.void().load(SeqCst) != 0 && !self.leads() {
             return;
         }
+        let board = self.part.board;
+        board
+            .violated()
+            .fetch_or(1 << (round - self.batch.first), SeqCst);
         // The same round again is the same finding.
         let known = self.batch.held[..self.batch.kept]
             .iter()

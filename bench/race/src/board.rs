@@ -23,6 +23,7 @@ const ABSENT: usize = 6 * LINE;
 const RESIDENT: usize = 7 * LINE;
 const CONFIRM: usize = 8 * LINE;
 const ROUNDS: usize = 9 * LINE;
+const VIOLATED: usize = 7 * LINE + 1;
 const VOID: usize = 10 * LINE;
 const CALL_NS: usize = 11 * LINE;
 /// Two parities of (begin, end) for each mutator.
@@ -158,6 +159,11 @@ impl Board {
     /// A bit for each round of the batch: its chunk was resident before any probe.
     pub fn resident(&self) -> &AtomicU64 {
         self.word(RESIDENT)
+    }
+
+    /// A bit for each round of the batch in which something illegal was seen.
+    pub fn violated(&self) -> &AtomicU64 {
+        self.word(VIOLATED)
     }
 
     /// The suspect to confirm, or 0.

@@ -48,6 +48,8 @@ impl Racer<'_> {
                 self.probe_and_tell(Look::Read, pass, from, to, *file, range.clone(), contents)?;
             }
         }
+        self.violated +=
+            u64::from(board.violated().load(SeqCst).count_ones()) * u64::from(self.leads());
         let mut done = Vec::new();
         for _ in 0..PER_BATCH {
             if self.leads() {
@@ -86,6 +88,8 @@ impl Racer<'_> {
             };
             let finding = self.finding(file, wrong, &bytes, &pieces, Phase::After, via);
             let round = self.part.plan.round_of(wrong.offset, from, to);
+            let bit = 1 << (round - from);
+            self.part.board.violated().fetch_or(bit, SeqCst);
             let now = self.part.board.now();
             self.tell(Finding {
                 pass,

@@ -85,6 +85,8 @@ pub enum Message {
         outcomes: Vec<(String, u64)>,
         /// Violations beyond those reported one by one.
         further: u64,
+        /// Rounds of the trial so far in which anything illegal was seen.
+        violated: u64,
         /// The limits of the trial are reached, or it cannot go on.
         last: bool,
     },

@@ -171,6 +171,10 @@ pub trait Stage {
         range: Range<u64>,
     ) -> Result<Option<Vec<Extent>>, SubjectError>;
 
+    /// Takes all the space that is left (`true`), so that only what the race frees can be allocated, or
+    /// gives it back (`false`). Does nothing where the filesystem is not ours to fill.
+    fn fill_up(&mut self, full: bool) -> Result<(), SubjectError>;
+
     /// Commits the filesystem's transaction (syncfs).
     fn commit(&mut self) -> Result<(), SubjectError>;
 

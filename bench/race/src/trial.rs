@@ -301,6 +301,9 @@ impl<'a> Lead<'a> {
             (self.on_event)(Event::Preparing { pass });
             let mut contents = self.prepare(pass)?;
             let before = self.blocks()?;
+            if before.is_some() {
+                self.stage.fill_up(true)?;
+            }
             self.board.command().store(pass + 1, SeqCst);
             futex::wake_all(self.board.command());
             self.began.get_or_insert_with(Instant::now);
@@ -336,6 +339,9 @@ impl<'a> Lead<'a> {
 
     /// Writes every file anew and evicts it.
     fn prepare(&mut self, pass: u64) -> Result<Vec<Content>, RaceError> {
+        if !self.plan.reuse.is_empty() {
+            self.stage.fill_up(false)?;
+        }
         let contents = self.plan.contents(pass);
         let stamps = Stamps::new(self.spec.nonce);
         for (file, content) in contents.iter().enumerate() {
@@ -439,8 +445,10 @@ impl<'a> Lead<'a> {
                         racing_ns,
                         outcomes,
                         further,
+                        violated,
                         last,
                     } => {
+                        self.evidence.violated_rounds = violated;
                         end = PassEnd {
                             rounds,
                             last,
@@ -616,11 +624,11 @@ impl<'a> Lead<'a> {
                     },
                     call => call,
                 };
-                self.verifier.carry_out(&call, generation)?;
-                if let Call::Write { file, at, len } = call {
+                let written = self.verifier.carry_out(&call, generation)?;
+                if let Call::Write { file, at, .. } = call {
                     contents[usize::from(file)].apply(Change::Overwrite {
                         at,
-                        len,
+                        len: written,
                         file,
                         generation,
                     });

@@ -13,6 +13,9 @@ use crate::{Call, FileId, Look, Subject, SubjectError};
 
 /// Bytes looked at in one go.
 const STEP: u64 = 1 << 20;
+/// Bytes a reuser writes in one go.
+const REUSE_STEP: u64 = 64 << 10;
+const ENOSPC: i32 = nix::errno::Errno::ENOSPC as i32;
 /// Wrong pages of one look that are confirmed and told in full.
 const MOST: usize = 4;
 
@@ -65,32 +68,33 @@ impl<'a> Verifier<'a> {
         self.subject.evict(file, 0..size)
     }
 
-    /// Carries out a reuser's call, in steps, writing `generation`.
-    pub fn carry_out(&mut self, call: &Call, generation: u32) -> Result<(), SubjectError> {
+    /// Carries out a reuser's call, in steps, writing `generation`; ends early when no space is left. How
+    /// many bytes it wrote.
+    pub fn carry_out(&mut self, call: &Call, generation: u32) -> Result<u64, SubjectError> {
         let Call::Write { file, at, len } = *call else {
             let outcome = self.subject.perform(call, &mut self.buf);
-            return self.must(outcome.errno, "reuse", call);
+            self.must(outcome.errno, "reuse", call)?;
+            return Ok(0);
         };
         let mut done = 0;
         while done < len {
-            let n = STEP.min(len - done);
+            let n = REUSE_STEP.min(len - done);
             let step = Call::Write {
                 file,
                 at: at + done,
                 len: n,
             };
-            self.stamps
-                .fill(file, generation, at + done, &mut self.buf[..n as usize]);
-            let outcome = self.subject.perform(&step, &mut self.buf[..n as usize]);
-            let short = if outcome.bytes < n {
-                nix::errno::Errno::ENOSPC as i32
-            } else {
-                0
-            };
-            self.must(outcome.errno.max(short), "write", &step)?;
-            done += n;
+            let buf = &mut self.buf[..n as usize];
+            self.stamps.fill(file, generation, at + done, buf);
+            let outcome = self.subject.perform(&step, buf);
+            done += outcome.bytes;
+            match outcome.errno {
+                ENOSPC => break,
+                0 if outcome.bytes < n => break,
+                errno => self.must(errno, "write", &step)?,
+            }
         }
-        Ok(())
+        Ok(done)
     }
 
     fn must(&self, errno: i32, what: &'static str, call: &Call) -> Result<(), SubjectError> {
