@@ -303,6 +303,7 @@ impl Mounted {
         let piecewise = reuse && matches!(self.reuse(), Reuse::Plan(plan) if plan.piecewise);
         let usual = SubjectOptions {
             cache_is_store: self.cache_is_store(),
+            may_fill: reuse && !self.is_foreign(),
             ..SubjectOptions::default()
         };
         match usize::try_from(chunk) {

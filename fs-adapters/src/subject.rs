@@ -28,6 +28,8 @@ pub struct SubjectOptions {
     pub step: usize,
     /// Commit each step (O_SYNC), so that it becomes an extent of its own: btrfs frees only whole ones.
     pub sync_steps: bool,
+    /// The filesystem is ours to fill up, so that freed blocks are reused.
+    pub may_fill: bool,
     /// The page cache is the only store (tmpfs): nothing can be evicted.
     pub cache_is_store: bool,
 }
@@ -37,6 +39,7 @@ impl Default for SubjectOptions {
         SubjectOptions {
             step: 1 << 20,
             sync_steps: false,
+            may_fill: false,
             cache_is_store: false,
         }
     }

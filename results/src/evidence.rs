@@ -26,7 +26,10 @@ pub struct Evidence {
     /// Counted results of the invalidator that a scenario asks about, such as `same` and `differs`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub outcomes: BTreeMap<String, u64>,
-    /// Rounds whose violation was counted but not confirmed one by one, the first ones having been.
+    /// Rounds in which anything illegal was seen, in the race or by the probes after it.
+    #[serde(default)]
+    pub violated_rounds: u64,
+    /// Violations that were not confirmed one by one, the first ones having been.
     #[serde(default)]
     pub further_violations: u64,
     /// Whether a direct read is really direct on this target: `real`, `buffered` or `none`.

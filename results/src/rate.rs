@@ -16,12 +16,9 @@ pub struct Rate {
 impl Rate {
     /// The rate of one trial; several observations of one round count once.
     pub fn of(record: &Record) -> Rate {
-        let rounds: BTreeSet<(u64, u64)> = record
-            .violations
-            .iter()
-            .map(|v| (v.pass, v.round))
-            .collect();
-        let violated = rounds.len() as u64 + record.evidence.further_violations;
+        let told = record.violations.iter().map(|v| (v.pass, v.round));
+        let told = told.collect::<BTreeSet<_>>().len() as u64;
+        let violated = record.evidence.violated_rounds.max(told);
         Rate {
             violated,
             overlapped: record.evidence.overlapped.max(violated),

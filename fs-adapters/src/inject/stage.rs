@@ -35,6 +35,10 @@ impl Stage for InjectedStage {
         self.inner.blocks(file, range)
     }
 
+    fn fill_up(&mut self, full: bool) -> Result<(), SubjectError> {
+        self.inner.fill_up(full)
+    }
+
     fn commit(&mut self) -> Result<(), SubjectError> {
         self.inner.commit()
     }

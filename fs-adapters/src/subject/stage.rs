@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::libc;
 use punchbench_race::{DirectIo, FileId, Stage, SubjectError};
@@ -15,6 +15,7 @@ use punchbench_sys::map::{Mapping, Protection, page_size};
 
 use super::evict::evict;
 use super::{SubjectOptions, failed, refuses_direct};
+use crate::reuse::extend;
 
 /// The coordinator's descriptors.
 #[derive(Debug)]
@@ -24,6 +25,9 @@ pub(super) struct SyscallStage {
     direct: DirectIo,
     step: Vec<u8>,
     options: SubjectOptions,
+    path: PathBuf,
+    /// Takes what space is left while freed blocks are to be reused.
+    plug: Option<File>,
 }
 
 impl SyscallStage {
@@ -40,6 +44,8 @@ impl SyscallStage {
             direct,
             step: vec![0; options.step.max(1)],
             options,
+            path: path.to_owned(),
+            plug: None,
         })
     }
 
@@ -94,6 +100,30 @@ impl Stage for SyscallStage {
         Ok(found.map(|found| found.iter().map(|e| (e.at, e.device, e.len)).collect()))
     }
 
+    fn fill_up(&mut self, full: bool) -> Result<(), SubjectError> {
+        if !self.options.may_fill {
+            return Ok(());
+        }
+        if self.plug.is_none() {
+            let plug = File::options()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .open(self.path.join("plug"))
+                .map_err(failed("create", "plug"))?;
+            self.plug = Some(plug);
+        }
+        let Some(plug) = &self.plug else {
+            return Ok(());
+        };
+        if full {
+            fill_up(plug).map_err(failed("fill the filesystem with", "plug"))
+        } else {
+            plug.set_len(0).map_err(failed("ftruncate", "plug"))?;
+            self.commit()
+        }
+    }
+
     fn commit(&mut self) -> Result<(), SubjectError> {
         nix::unistd::syncfs(&self.dir).map_err(failed("syncfs", "the mount"))
     }
@@ -105,6 +135,20 @@ impl Stage for SyscallStage {
     fn cache_is_store(&self) -> bool {
         self.options.cache_is_store
     }
+}
+
+/// Allocates at the end of a file until nothing is left.
+fn fill_up(plug: &File) -> io::Result<()> {
+    let mut at = 0;
+    let mut step: u64 = 4 << 20;
+    while step >= 4096 {
+        match extend(plug, at, step) {
+            Ok(()) => at += step,
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => step /= 2,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Reads an evicted file with O_DIRECT and looks whether its pages came into the page cache: data=journal,

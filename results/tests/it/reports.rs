@@ -267,6 +267,7 @@ fn failure_of_stale() {
         .violations
         .extend([second.clone(), second.clone(), second]);
     failed.evidence.further_violations = 9;
+    failed.evidence.violated_rounds = 10;
     failed.artefacts = vec!["/tmp/out/punch-while-read-ext4-42/page-0x2000.bin".into()];
     assert_golden("tests/golden/failure-stale.txt", &explain_failure(&failed));
 }
