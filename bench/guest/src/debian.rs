@@ -70,7 +70,7 @@ fn cache_dir() -> Result<PathBuf, GuestError> {
         .ok_or_else(|| GuestError::Io {
             action: "choose a cache directory: set HOME or",
             path: "XDG_CACHE_HOME".into(),
-            source: std::io::ErrorKind::NotFound.into(),
+            error: std::io::ErrorKind::NotFound.into(),
         })
 }
 
@@ -300,19 +300,20 @@ fn index_modules(tree: &Path) -> Result<(), GuestError> {
 }
 
 fn find_kernel(suite: &str, tree: &Path) -> Result<Kernel, GuestError> {
-    let boot = tree.join("boot");
-    let mut images: Vec<PathBuf> = fs::read_dir(&boot)
-        .context("read", &boot)?
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| {
-            path.file_name()
-                .is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-"))
-        })
-        .collect();
-    images.sort();
+    let mut images = Vec::new();
+    // Newer packages leave it to the machine that installs them to copy the image to /boot.
+    for (dir, file) in [("boot", "vmlinuz-"), ("lib/modules", "vmlinuz")] {
+        for entry in fs::read_dir(tree.join(dir)).into_iter().flatten().flatten() {
+            let inside = entry.path().join(file);
+            if entry.file_name().to_string_lossy().starts_with(file) {
+                images.push(entry.path());
+            } else if inside.is_file() {
+                images.push(inside);
+            }
+        }
+    }
     let image = images.pop().ok_or_else(|| GuestError::BadImage {
-        path: boot.clone(),
+        path: tree.to_owned(),
         why: "the package holds no vmlinuz; remove the directory to fetch it anew".to_owned(),
     })?;
     let release = image_release(&image)?;
@@ -334,6 +335,31 @@ fn find_kernel(suite: &str, tree: &Path) -> Result<Kernel, GuestError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::tests::boot_image;
+
+    #[test]
+    fn the_image_is_found_where_old_and_new_packages_put_it() {
+        for (place, release) in [
+            ("boot/vmlinuz-6.1.0-x", "6.1.0-x"),
+            ("lib/modules/7.2.0-x/vmlinuz", "7.2.0-x"),
+        ] {
+            let dir = tempfile::tempdir().expect("tempdir");
+            let tree = dir.path();
+            let modules = tree.join("lib/modules").join(release);
+            fs::create_dir_all(&modules).expect("mkdir");
+            fs::create_dir_all(tree.join("boot")).expect("mkdir");
+            assert!(find_kernel("s", tree).is_err(), "no image yet");
+            fs::write(tree.join(place), boot_image(release)).expect("write");
+            assert!(find_kernel("s", tree).is_err(), "no index yet");
+            fs::write(modules.join("modules.dep"), "").expect("write");
+            let kernel = find_kernel("s", tree).expect("kernel");
+            assert_eq!(
+                (kernel.image, kernel.release.as_str()),
+                (tree.join(place), release)
+            );
+            assert_eq!(kernel.modules, Some(modules));
+        }
+    }
 
     #[test]
     fn the_kernel_is_found_through_the_meta_package() {

@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum GuestError {
     /// A file or directory operation failed.
-    #[error("cannot {action} {path}: {source}", path = path.display())]
+    #[error("cannot {action} {path}: {error}", path = path.display())]
     Io {
         /// What was tried, as a verb.
         action: &'static str,
         /// On which file.
         path: PathBuf,
         /// Why it failed.
-        source: io::Error,
+        error: io::Error,
     },
     /// `--kernel` was given something that names no kernel.
     #[error(
@@ -99,10 +99,10 @@ pub(crate) trait IoContext<T> {
 
 impl<T, E: Into<io::Error>> IoContext<T> for Result<T, E> {
     fn context(self, action: &'static str, path: &Path) -> Result<T, GuestError> {
-        self.map_err(|source| GuestError::Io {
+        self.map_err(|error| GuestError::Io {
             action,
             path: path.to_owned(),
-            source: source.into(),
+            error: error.into(),
         })
     }
 }

@@ -172,11 +172,12 @@ pub(crate) fn image_release(image: &Path) -> Result<String, GuestError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::fs;
 
-    fn image(release: &str) -> Vec<u8> {
+    /// The head of a boot image.
+    pub(crate) fn boot_image(release: &str) -> Vec<u8> {
         let mut bytes = vec![0_u8; 0x1000];
         bytes[HEADER_MAGIC..HEADER_MAGIC + 4].copy_from_slice(b"HdrS");
         bytes[HEADER_VERSION_POINTER..HEADER_VERSION_POINTER + 2]
@@ -219,14 +220,14 @@ mod tests {
     fn release_is_read_from_the_header() {
         let dir = tempfile::tempdir().expect("tempdir");
         let path = dir.path().join("vmlinuz");
-        fs::write(&path, image("5.10.0-9-amd64 (someone) #1 SMP")).expect("write");
+        fs::write(&path, boot_image("5.10.0-9-amd64 (someone) #1 SMP")).expect("write");
         assert_eq!(image_release(&path).expect("release"), "5.10.0-9-amd64");
 
         for (bytes, why) in [
             (b"\x7fELF".to_vec(), "ELF"),
             (b"text".to_vec(), "no x86 boot image"),
-            (image("")[..0x300].to_vec(), "truncated"),
-            (image(""), "names no release"),
+            (boot_image("")[..0x300].to_vec(), "truncated"),
+            (boot_image(""), "names no release"),
         ] {
             fs::write(&path, bytes).expect("write");
             let error = image_release(&path).expect_err(why).to_string();
@@ -238,7 +239,7 @@ mod tests {
     fn modules_without_a_list_say_depmod() {
         let dir = tempfile::tempdir().expect("tempdir");
         let path = dir.path().join("vmlinuz");
-        fs::write(&path, image("6.1.0-x")).expect("write");
+        fs::write(&path, boot_image("6.1.0-x")).expect("write");
         let modules = dir.path().join("lib/modules/6.1.0-x");
         fs::create_dir_all(&modules).expect("mkdir");
         let error = local(&path, Some(dir.path()))
