@@ -95,10 +95,11 @@ pub fn run(
         if running.len() > 1 {
             running.iter_mut().for_each(|child| child.alone = false);
         }
-        if !running.iter().any(Child::has_the_cpus) {
-            if let Some(next) = running.iter_mut().find(|child| child.phase == Phase::Turn) {
-                next.go();
-            }
+        if !running.iter().any(Child::has_the_cpus)
+            && let Some(next) = running.iter_mut().find(|child| child.phase == Phase::Turn)
+        {
+            next.go();
+        }
         }
         reporter.running(&running);
         wait(&running, signals, &patience)?;

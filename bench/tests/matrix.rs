@@ -1,7 +1,7 @@
 //! Every scenario on every filesystem as a named test, `ext4::punch_while_read`, each a run of the program.
 //!
-//! A cell that cannot run here is ignored with its reason, except where `PUNCHBENCH_REQUIRE=ext4,xfs` says
-//! that the filesystem must be there. `PUNCHBENCH_INSTALL=1` installs missing tools. What fails is what the
+//! A cell that cannot run here is ignored with its reason, except where `PUNCHBENCH_REQUIRE=ext4,xfs` (or
+//! `supported`, for all that the kernel can mount) says that the filesystem must be there. `PUNCHBENCH_INSTALL=1` installs missing tools. What fails is what the
 //! program calls unexpected: a violation that no known issue covers, a known issue that is gone, an error.
 
 mod common;
@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use punchbench_fs::Target;
+use punchbench_fs::kernel::{self, Support};
 use punchbench_results::{Expectation, Verdict, explain_failure};
 use punchbench_scenarios::catalog;
 
@@ -46,19 +47,25 @@ fn main() -> ExitCode {
     libtest_mimic::run(&args, trials).exit_code()
 }
 
+/// The targets that may not be skipped: a list, or `supported` for all that this kernel can mount.
 fn required() -> Result<Vec<String>, String> {
     let list = std::env::var("PUNCHBENCH_REQUIRE").unwrap_or_default();
+    if list == "supported" {
+        let mountable = |driver: &str| !matches!(kernel::support(driver), Support::Missing(_));
+        let all = Target::all(false).into_iter();
+        let there = all.filter(|target| target.adapter.drivers().iter().any(|d| mountable(d)));
+        return Ok(there.map(|target| target.to_string()).collect());
+    }
     let names = list
         .split(',')
         .map(str::trim)
         .filter(|name| !name.is_empty());
-    names
-        .map(|name| {
-            Target::parse(name)
-                .map(|t| t.to_string())
-                .map_err(|e| e.to_string())
-        })
-        .collect()
+    let parse = |name| {
+        Target::parse(name)
+            .map(|t| t.to_string())
+            .map_err(|e| e.to_string())
+    };
+    names.map(parse).collect()
 }
 
 fn cell(target: &str, scenario: &str, must: bool) -> Result<Completion, Failed> {
