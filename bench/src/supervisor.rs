@@ -100,7 +100,6 @@ pub fn run(
         {
             next.go();
         }
-        }
         reporter.running(&running);
         wait(&running, signals, &patience)?;
         if let Some(signal) = signals.came() {
