@@ -1,6 +1,7 @@
 //! `--kernel K`: the same plan by the same program, in a guest with another kernel. Records come back as they
 //! are made; a guest that panics or hangs gets a record saying so, and the rest of the plan another guest.
 
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -78,16 +79,17 @@ fn on_kernel(
         ));
         let guest = guest(args, kernel, &plan, from, &log, out.seed)?;
         let mut broken = None;
-        let outcome = guest.run(&mut |line| {
+        let outcome = guest.run_until(Some(signals.as_fd()), &mut |line| {
             if let Err(error) = take_in(line, name, out, reporter) {
                 broken.get_or_insert(error);
             }
-        })?;
+        });
+        let outcome = match (outcome, signals.came()) {
+            (_, Some(signal)) => return Ok(End::Interrupted(signal)),
+            (outcome, None) => outcome?,
+        };
         if let Some(error) = broken {
             return Err(error);
-        }
-        if let Some(signal) = signals.came() {
-            return Ok(End::Interrupted(signal));
         }
         let Some(next) = first_open(out) else { break };
         // Whatever was first without a record is what the guest ended in.

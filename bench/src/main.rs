@@ -23,7 +23,11 @@ use punchbench_results::exit_code;
 use cli::{Cli, Command};
 
 fn main() -> ExitCode {
-    if punchbench_guest::init::is_guest_init() {
+    // A trial is process 1 too, of a namespace.
+    let is_trial = std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| word == cli::TRIAL);
+    if !is_trial && punchbench_guest::init::is_guest_init() {
         punchbench_guest::init::run();
     }
     let result = match Cli::parse().command {
