@@ -18,6 +18,11 @@ const NONCE_WORD: usize = 2;
 /// 2^64 / golden ratio, odd.
 const PHI: u64 = 0x9e37_79b9_7f4a_7c15;
 
+/// Words worked on side by side, for the compiler to make vectors of.
+const LANES: usize = 8;
+/// From one word of a lane to the next.
+const STRIDE: u64 = PHI.wrapping_mul(LANES as u64);
+
 const GENERATION_BITS: u32 = 26;
 const UNIT_BITS: u32 = 32;
 
@@ -53,6 +58,11 @@ impl Owner {
             unit: word & ((1 << UNIT_BITS) - 1),
         }
     }
+}
+
+/// The first keyed word of each lane.
+fn ramp(key: u64) -> [u64; LANES] {
+    std::array::from_fn(|i| key.wrapping_add(PHI.wrapping_mul(i as u64)))
 }
 
 /// A bijection of u64 (the finaliser of splitmix64).
@@ -153,9 +163,13 @@ impl Stamps {
 
     fn fill_unit(self, owner: Owner, buf: &mut [u8]) {
         let key = self.key(owner);
+        let mut ramp = ramp(key);
         let (words, _) = buf.as_chunks_mut::<8>();
-        for (i, word) in words.iter_mut().enumerate() {
-            *word = key.wrapping_add(PHI.wrapping_mul(i as u64)).to_le_bytes();
+        for lanes in words.as_chunks_mut::<LANES>().0 {
+            for (word, value) in lanes.iter_mut().zip(&mut ramp) {
+                *word = value.to_le_bytes();
+                *value = value.wrapping_add(STRIDE);
+            }
         }
         for i in [OWNER_WORD, NONCE_WORD] {
             words[i] = self.word(owner, key, i).to_le_bytes();
@@ -165,14 +179,19 @@ impl Stamps {
     fn unit_matches(self, owner: Owner, buf: &[u8]) -> bool {
         let key = self.key(owner);
         let (words, _) = buf.as_chunks::<8>();
-        let head = words.iter().enumerate().take(NONCE_WORD + 1);
-        let mut wrong = head.fold(0, |acc, (i, w)| {
-            acc | (u64::from_le_bytes(*w) ^ self.word(owner, key, i))
+        let (head, rest) = words.split_at(LANES);
+        let head = head.iter().enumerate().fold(0, |wrong, (i, word)| {
+            wrong | (u64::from_le_bytes(*word) ^ self.word(owner, key, i))
         });
-        for (i, word) in words.iter().enumerate().skip(NONCE_WORD + 1) {
-            wrong |= u64::from_le_bytes(*word) ^ key.wrapping_add(PHI.wrapping_mul(i as u64));
+        let mut ramp = ramp(key.wrapping_add(STRIDE));
+        let mut wrong = [0; LANES];
+        for lanes in rest.as_chunks::<LANES>().0 {
+            for ((wrong, word), value) in wrong.iter_mut().zip(lanes).zip(&mut ramp) {
+                *wrong |= u64::from_le_bytes(*word) ^ *value;
+                *value = value.wrapping_add(STRIDE);
+            }
         }
-        wrong == 0
+        wrong.iter().fold(head, |all, lane| all | lane) == 0
     }
 
     /// Names the bytes: the owner whose stamp holds `bytes` at some place, and the offset in the owner's
