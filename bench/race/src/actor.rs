@@ -17,7 +17,7 @@ use crate::judge::{Got, Wrong, judge, legal_words};
 use crate::message::{Finding, Message, Sender, legal_at};
 use crate::plan::{ActorPlan, Plan, RoundPlan, Step};
 use crate::stamp::Stamps;
-use crate::{Call, FileId, Look, Outcome, Subject, SubjectError};
+use crate::{Call, DirectIo, FileId, Look, Outcome, Subject, SubjectError};
 
 /// Commands on the board's command word: a pass's number plus one, or this.
 pub const QUIT: u64 = u64::MAX;
@@ -44,6 +44,8 @@ pub struct Part<'a> {
     pub spin: Spin,
     /// The page cache is the only store (tmpfs).
     pub cache_is_store: bool,
+    /// Whether a direct read says anything.
+    pub direct: DirectIo,
     /// The leader ends the trial after this many rounds.
     pub rounds: Option<u64>,
     /// The leader ends the trial this long after the first race began.

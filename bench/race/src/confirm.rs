@@ -11,7 +11,7 @@ use crate::actor::{Ended, Racer};
 use crate::content::{Content, Piece};
 use crate::judge::{Got, judge};
 use crate::message::{Finding, Message, decode, encode};
-use crate::{FileId, Look};
+use crate::{DirectIo, FileId, Look};
 
 /// Confirmations of one batch, and of a trial.
 const PER_BATCH: usize = 2;
@@ -201,16 +201,21 @@ impl Racer<'_> {
         range: &std::ops::Range<u64>,
         content: &Content,
     ) -> Answer {
-        let outcome = self.subject.look(Look::Direct, file, range.start, &mut []);
-        if outcome.errno != 0 {
-            return Answer::NotAsked(format!(
-                "no direct read here: {}",
-                std::io::Error::from_raw_os_error(outcome.errno)
-            ));
+        if let Some(why) = why_not(self.part.direct) {
+            return Answer::NotAsked(why.into());
         }
         decode(
             encode(self.ask(Look::Direct, file, range, content)),
             &self.part.plan.names,
         )
+    }
+}
+
+/// Why a direct read would confirm nothing, if it would not.
+pub(crate) fn why_not(direct: DirectIo) -> Option<&'static str> {
+    match direct {
+        DirectIo::Real => None,
+        DirectIo::Buffered => Some("direct reads come from the page cache here"),
+        DirectIo::None => Some("O_DIRECT is refused here"),
     }
 }

@@ -137,6 +137,7 @@ pub fn race(
             cpu,
             spin,
             cache_is_store: stage.cache_is_store(),
+            direct: stage.direct(),
             rounds: spec.limits.rounds,
             time: spec.limits.time,
             seed: spec.seed,
@@ -151,6 +152,7 @@ pub fn race(
             cpu,
             spin,
             cache_is_store,
+            direct,
             rounds,
             time,
             seed,
@@ -164,6 +166,7 @@ pub fn race(
             cpu,
             spin,
             cache_is_store,
+            direct,
             rounds,
             time,
             seed,
@@ -275,6 +278,7 @@ impl<'a> Lead<'a> {
                 Stamps::new(spec.nonce),
                 coordinator,
                 stage.cache_is_store(),
+                stage.direct(),
             ),
             stage,
             on_event,
@@ -720,6 +724,7 @@ pub fn remounted(
         Stamps::new(spec.nonce),
         subjects.coordinator()?,
         false,
+        subjects.stage()?.direct(),
     );
     let mut violations = Vec::new();
     for (file, content) in contents.iter().enumerate() {

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use punchbench_results::{Answer, Confirmation, Phase, Verdict, Via, Violation};
 
+use crate::confirm::why_not;
 use crate::content::{Content, Piece};
 use crate::judge::{Got, Wrong, judge, legal_words};
 use crate::message::{decode, encode, legal_at};
 use crate::plan::Plan;
 use crate::stamp::Stamps;
-use crate::{Call, FileId, Look, Subject, SubjectError};
+use crate::{Call, DirectIo, FileId, Look, Subject, SubjectError};
 
 /// Bytes looked at in one go.
 const STEP: u64 = 1 << 20;
@@ -34,6 +35,7 @@ pub struct Verifier<'a> {
     stamps: Stamps,
     subject: Box<dyn Subject>,
     cache_is_store: bool,
+    direct: DirectIo,
     buf: Vec<u8>,
 }
 
@@ -50,12 +52,14 @@ impl<'a> Verifier<'a> {
         stamps: Stamps,
         subject: Box<dyn Subject>,
         cache_is_store: bool,
+        direct: DirectIo,
     ) -> Verifier<'a> {
         Verifier {
             plan,
             stamps,
             subject,
             cache_is_store,
+            direct,
             buf: vec![0; STEP as usize],
         }
     }
@@ -170,16 +174,12 @@ impl<'a> Verifier<'a> {
             self.wrong_pages(Look::Read, file, range.clone(), content),
             self.stamps,
         );
-        let direct = self.subject.look(Look::Direct, file, range.start, &mut []);
-        let direct = match direct.errno {
-            0 => answer(
-                self.wrong_pages(Look::Direct, file, range.clone(), content),
-                self.stamps,
-            ),
-            errno => Answer::NotAsked(format!(
-                "no direct read here: {}",
-                std::io::Error::from_raw_os_error(errno)
-            )),
+        let direct = match why_not(self.direct) {
+            None => {
+                let found = self.wrong_pages(Look::Direct, file, range.clone(), content);
+                answer(found, self.stamps)
+            }
+            Some(why) => Answer::NotAsked(why.into()),
         };
         let proved = !self.cache_is_store && self.subject.evict(file, range.clone())?;
         let evicted = answer(
