@@ -260,10 +260,10 @@ fn checks(out: &mut String, s: &Scenario) {
         .collect();
     mappings.dedup();
     let through = if mappings.is_empty() {
-        "through read(2), then directly".to_owned()
+        "through read(2)".to_owned()
     } else {
         format!(
-            "through the own mapping of {}, then read(2), then directly",
+            "through the own mapping of {}, then read(2)",
             mappings.join(" and ")
         )
     };
