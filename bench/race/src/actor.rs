@@ -2,6 +2,7 @@
 //! and between batches of rounds helps to probe what the race left behind. Within a round it makes its
 //! calls, reads the clock and judges; it does not allocate, log, or sleep.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
@@ -121,6 +122,8 @@ pub struct Racer<'a> {
     raced: u64,
     usage: crate::Usage,
     random: Xoshiro256PlusPlus,
+    /// In this round the leader is held back rather than those who call once.
+    leader_waits: bool,
     /// When the pass's race began.
     started: Instant,
     /// When the first pass's did.
@@ -193,6 +196,7 @@ impl<'a> Racer<'a> {
             raced: 0,
             usage: crate::Usage::default(),
             random: Xoshiro256PlusPlus::seed_from_u64(part.seed),
+            leader_waits: false,
             started: Instant::now(),
             began: None,
             part,
@@ -401,7 +405,7 @@ impl<'a> Racer<'a> {
             }
         }
         let me = &self.part.plan.actors[self.part.me];
-        let delay = self.delay(round);
+        let delay = self.delay();
         board.gate(self.part.spin)?;
         if delay > 0 {
             let from = Instant::now();
@@ -426,9 +430,9 @@ impl<'a> Racer<'a> {
                 process::yield_now();
             }
         }
-        if !me.repeats {
-            let ns = from.elapsed().as_nanos() as u64;
-            board.once_ns().store(ns, SeqCst);
+        // Where it went first: otherwise it may have waited for the invalidator.
+        if !me.repeats && self.leader_waits {
+            learn(board.once_ns(), from);
         }
         for slot in me.mutators.iter().flatten() {
             board.clear(round + 1, *slot);
@@ -450,22 +454,22 @@ impl<'a> Racer<'a> {
     /// How long to hold back after the gate, in nanoseconds, where somebody calls only once a round: both
     /// orders, and everything between, must come up. All actors draw the same numbers: in half of the
     /// rounds the leader is held back, in the others those who call once.
-    fn delay(&mut self, round: u64) -> u64 {
+    fn delay(&mut self) -> u64 {
         let once = |actor: &ActorPlan| !actor.repeats;
         if !self.part.plan.actors[1..].iter().any(once) {
             return 0;
         }
         let draw = self.random.next_u64();
-        let (board, leader_waits) = (self.part.board, draw.is_multiple_of(2));
-        let most = match (self.leads(), leader_waits) {
+        self.leader_waits = draw.is_multiple_of(2);
+        let board = self.part.board;
+        let most = match (self.leads(), self.leader_waits) {
             (true, true) => board.once_ns().load(SeqCst) / 4 * 3,
             (false, false) if once(&self.part.plan.actors[self.part.me]) => {
-                board.call_ns().load(SeqCst) / 2
+                board.call_ns().load(SeqCst) / 3
             }
             _ => 0,
         };
-        // The first round has nothing to go by, and a call that was held up says little of the next.
-        (draw >> 1) % (most.min(1_000_000) + 1) * u64::from(round > 0)
+        (draw >> 1) % (most.min(1_000_000) + 1)
     }
 
     /// The leader's calls.
@@ -494,9 +498,9 @@ impl<'a> Racer<'a> {
                 self.keep(round, k, None, outcome, 0, [begin, end, begin, end], 0);
             }
         }
-        board
-            .call_ns()
-            .store(from.elapsed().as_nanos() as u64, SeqCst);
+        if !self.leader_waits {
+            learn(board.call_ns(), from);
+        }
     }
 
     /// Whether another actor's store or write had completed before the invalidator began at tick `begin`:
@@ -808,6 +812,19 @@ impl<'a> Racer<'a> {
             content,
         )
     }
+}
+
+/// Moves an estimate of how long a call takes, in nanoseconds, towards the time since `from`: quickly
+/// downwards, slowly upwards, since a call that was held up says little of the next.
+fn learn(estimate: &AtomicU64, from: Instant) {
+    let ns = from.elapsed().as_nanos() as u64;
+    let known = estimate.load(SeqCst);
+    let next = match known {
+        0 => ns,
+        _ if ns < known => (known + ns) / 2,
+        _ => known + (ns - known).min(known / 8 + 1),
+    };
+    estimate.store(next, SeqCst);
 }
 
 /// How a call met the invalidator's, worst first.
