@@ -47,7 +47,10 @@ fn main() {
             bare.push(bare_loop(&mounted, &scenario));
         }
         let (engine, bare) = (median(engine), median(bare));
-        println!("| {name} | {engine:.0} | {bare:.0} | {:.2} |", engine / bare);
+        println!(
+            "| {name} | {engine:.0} | {bare:.0} | {:.2} |",
+            engine / bare
+        );
     }
 }
 
@@ -58,7 +61,13 @@ fn median(mut of: Vec<f64>) -> f64 {
 
 fn subjects(mounted: &Mounted, scenario: &Scenario) -> SyscallSubjects {
     let dir: &Path = mounted.dir();
-    SyscallSubjects::new(dir, scenario, mounted.units(), mounted.subject_options(4096, false)).expect("the files")
+    SyscallSubjects::new(
+        dir,
+        scenario,
+        mounted.units(),
+        mounted.subject_options(4096, false),
+    )
+    .expect("the files")
 }
 
 fn with_engine(mounted: &Mounted, scenario: &Scenario) -> f64 {
@@ -67,11 +76,18 @@ fn with_engine(mounted: &Mounted, scenario: &Scenario) -> f64 {
         geometry: mounted.units(),
         seed: 1,
         nonce: 1,
-        limits: Limits { time: Some(RACING), rounds: None },
+        limits: Limits {
+            time: Some(RACING),
+            rounds: None,
+        },
         cpus: Vec::new(),
     };
-    let report = race(&spec, &subjects(mounted, scenario), Host::Fork, &mut |_| {}).expect("a race");
-    assert!(report.violations.is_empty(), "measured on a filesystem that loses the race");
+    let report =
+        race(&spec, &subjects(mounted, scenario), Host::Fork, &mut |_| {}).expect("a race");
+    assert!(
+        report.violations.is_empty(),
+        "measured on a filesystem that loses the race"
+    );
     report.evidence.rounds as f64 * 1e9 / report.evidence.racing_ns as f64
 }
 
@@ -88,14 +104,20 @@ fn bare_loop(mounted: &Mounted, scenario: &Scenario) -> f64 {
     let begun = Instant::now();
     while begun.elapsed() < RACING {
         let size = plan.files[usize::from(plan.on)].size;
-        stage.prepare(plan.on, size, &mut |_, buf| buf.fill(0xaa)).expect("a file");
+        stage
+            .prepare(plan.on, size, &mut |_, buf| buf.fill(0xaa))
+            .expect("a file");
         coordinator.evict(plan.on, 0..size).expect("an eviction");
         let board = Board::new(plan.actors.len()).expect("a board");
         let words = SharedWords::new(16).expect("shared words");
         let body = |me: usize, _| {
             let cpus = cpus().expect("CPUs");
             let others = cpus.len() - 1;
-            let cpu = if me == 0 { cpus[0] } else { cpus[1 + (me - 1) % others] };
+            let cpu = if me == 0 {
+                cpus[0]
+            } else {
+                cpus[1 + (me - 1) % others]
+            };
             bind(cpu).expect("a CPU");
             let shared = me > 0 && plan.actors.len() - 1 > others;
             let spin = if shared { Spin::Shared } else { Spin::Own };
@@ -103,7 +125,13 @@ fn bare_loop(mounted: &Mounted, scenario: &Scenario) -> f64 {
             let mut subject = subjects.actor(actor.index).expect("a subject");
             let mut buf = vec![0; plan.longest() as usize];
             let calls: Vec<Vec<_>> = (0..plan.rounds)
-                .map(|r| actor.ops.iter().map(|op| plan.call(op, &plan.chunk(r))).collect())
+                .map(|r| {
+                    actor
+                        .ops
+                        .iter()
+                        .map(|op| plan.call(op, &plan.chunk(r)))
+                        .collect()
+                })
                 .collect();
             board.gate(spin).expect("a gate");
             let from = Instant::now();
@@ -128,7 +156,9 @@ fn bare_loop(mounted: &Mounted, scenario: &Scenario) -> f64 {
                 words[RACED_NS].store(from.elapsed().as_nanos() as u64, SeqCst);
             }
         };
-        Host::Fork.crew(&board, plan.actors.len(), &body, |_| ()).expect("actors");
+        Host::Fork
+            .crew(&board, plan.actors.len(), &body, |_| ())
+            .expect("actors");
         rounds += plan.rounds;
         ns += words[RACED_NS].load(SeqCst);
     }

@@ -345,16 +345,39 @@ fn look_again(
     if let Some(contents) = &report.contents {
         let again = subjects(spec, mounted)?;
         let violations = remounted(trial, &again, contents).map_err(bench)?;
-        let on_disk = !violations.is_empty();
+        let at = place(record, &violations);
         record.violations.extend(violations);
         judge(spec, record, mounted);
         if record.verdict == Verdict::StaleMapping {
-            record.at = Some(if on_disk { Where::Disk } else { Where::Memory });
+            record.at = Some(at);
         }
     } else {
         judge(spec, record, mounted);
     }
     Ok(())
+}
+
+/// Where a wrong mapping lives: told by whether it survived the remount. Only the last pass's files did.
+fn place(record: &Record, remounted: &[Violation]) -> Where {
+    let last = record.evidence.passes.saturating_sub(1);
+    let wrong = record
+        .violations
+        .iter()
+        .filter(|v| v.verdict == Verdict::StaleMapping);
+    let mut wrong = wrong.filter(|v| v.pass == last).peekable();
+    if wrong.peek().is_none() {
+        return Where::Unknown;
+    }
+    let survived = |v: &Violation| {
+        remounted
+            .iter()
+            .any(|r| r.file == v.file && r.offset == v.offset)
+    };
+    if wrong.any(survived) {
+        Where::Disk
+    } else {
+        Where::Memory
+    }
 }
 
 /// What fsck found, as an observation.

@@ -13,7 +13,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use punchbench_results::{Record, Verdict, explain_failure};
 
 /// Seconds of racing a cell: under an emulated CPU a racy cell shows within five.
-const SECONDS: &str = "12";
+const SECONDS: &str = "6";
 
 const SCENARIOS: [&str; 4] = [
     "punch-while-read",

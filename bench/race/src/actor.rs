@@ -2,8 +2,8 @@
 //! and between batches of rounds helps to probe what the race left behind. Within a round it makes its
 //! calls, reads the clock and judges; it does not allocate, log, or sleep.
 
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::Ordering::{Acquire, SeqCst};
+use std::sync::atomic::{AtomicU64, fence};
 use std::time::{Duration, Instant};
 
 use punchbench_results::{FillerEvidence, Phase, Verdict, Via};
@@ -25,6 +25,10 @@ pub const QUIT: u64 = u64::MAX;
 
 /// Findings that one actor reports in full; the rest are counted.
 const MOST_FINDINGS: u64 = 64;
+/// In a suspect's word: the file above, the page below, and whether its verdict is new to who tells.
+pub(crate) const FILE_SHIFT: u32 = 48;
+/// As [`FILE_SHIFT`].
+pub(crate) const FRESH: u64 = 1 << 63;
 /// Illegal observations of one batch that an actor keeps.
 const HELD: usize = 4;
 
@@ -85,7 +89,7 @@ struct Held {
     step: usize,
     wrong: Option<Wrong>,
     outcome: Outcome,
-    settled: u8,
+    applied: Applied,
     clock: [u64; 4],
     at_ns: u64,
     bytes: Vec<u8>,
@@ -115,6 +119,10 @@ pub struct Racer<'a> {
     batch: Batch,
     evidence: FillerEvidence,
     findings: u64,
+    /// Mutators that call more than once a round, as bits.
+    repeating: u8,
+    /// Verdicts told of so far.
+    told: Vec<Verdict>,
     pub(crate) further: u64,
     pub(crate) violated: u64,
     same: u64,
@@ -155,7 +163,13 @@ impl<'a> Racer<'a> {
         let longest = plan.longest() as usize;
         let (first, last) = (plan.chunk(0), plan.chunk(plan.batch.min(plan.rounds) - 1));
         let span = first.start.min(last.start)..first.end.max(last.end);
-        let probe = (span.end - span.start) as usize + 2 * longest;
+        let scope = plan.scope(0, plan.batch.min(plan.rounds), &plan.contents(0));
+        let probe = scope
+            .iter()
+            .map(|(_, r)| r.end - r.start)
+            .max()
+            .unwrap_or(0);
+        let probe = (probe + 2 * plan.page()) as usize;
         let evidence = FillerEvidence {
             actor: me.name.clone(),
             op: me
@@ -168,12 +182,18 @@ impl<'a> Racer<'a> {
             cpu: bound,
             ..FillerEvidence::default()
         };
+        let repeating = plan
+            .actors
+            .iter()
+            .filter(|a| a.repeats)
+            .flat_map(|a| a.mutators.iter().flatten());
+        let repeating = repeating.fold(0u8, |mask, slot| mask | 1 << slot);
         let held = (0..HELD).map(|_| Held {
             round: 0,
             step: 0,
             wrong: None,
             outcome: Outcome::default(),
-            settled: 0,
+            applied: Applied::default(),
             clock: [0; 4],
             at_ns: 0,
             bytes: vec![0; longest],
@@ -189,6 +209,8 @@ impl<'a> Racer<'a> {
             evidence,
             confirmed: 0,
             findings: 0,
+            repeating,
+            told: Vec::new(),
             further: 0,
             violated: 0,
             same: 0,
@@ -483,7 +505,7 @@ impl<'a> Racer<'a> {
             let begin = board.begin(round, slot);
             let outcome = self.subject.perform(&step.call, &mut self.buffers[k]);
             let settled_before =
-                outcome.same == Some(true) && self.completed_store_before(round, begin);
+                outcome.same == Some(true) && self.completed_store_before(round, &step.call, begin);
             if outcome.errno != 0 || settled_before {
                 board.void().store(1, SeqCst);
             }
@@ -495,7 +517,15 @@ impl<'a> Racer<'a> {
                 None => {}
             }
             if outcome.errno != 0 || settled_before {
-                self.keep(round, k, None, outcome, 0, [begin, end, begin, end], 0);
+                self.keep(
+                    round,
+                    k,
+                    None,
+                    outcome,
+                    Applied::default(),
+                    [begin, end, begin, end],
+                    0,
+                );
             }
         }
         if !self.leader_waits {
@@ -503,19 +533,40 @@ impl<'a> Racer<'a> {
         }
     }
 
-    /// Whether another actor's store or write had completed before the invalidator began at tick `begin`:
-    /// then its files differed, and SAME is a lie.
-    fn completed_store_before(&self, round: u64, begin: u64) -> bool {
-        let others = self
-            .part
-            .plan
-            .actors
+    /// Whether another actor's store or write into a range that this dedupe compares had completed before
+    /// it began at tick `begin`: then the files differed, and SAME is a lie.
+    fn completed_store_before(&self, round: u64, call: &Call, begin: u64) -> bool {
+        let Call::Dedupe {
+            file,
+            at,
+            len,
+            into,
+        } = *call
+        else {
+            return false;
+        };
+        let plan = self.part.plan;
+        let chunk = plan.chunk(round);
+        let others = plan.actors[1..]
             .iter()
-            .skip(1)
-            .flat_map(|a| a.mutators.iter().flatten());
-        others.into_iter().any(|&slot| {
-            let (_, end) = self.part.board.interval(round, slot);
-            end != 0 && end < begin
+            .flat_map(|a| a.ops.iter().zip(&a.mutators));
+        others.into_iter().any(|(op, slot)| {
+            let (Call::Store {
+                file: f,
+                at: o,
+                len: n,
+            }
+            | Call::Write {
+                file: f,
+                at: o,
+                len: n,
+            }) = plan.call(op, &chunk)
+            else {
+                return false;
+            };
+            let inside = (f == file || f == into) && o < at + len && at < o + n;
+            let end = slot.map_or(0, |slot| self.part.board.interval(round, slot).1);
+            inside && end != 0 && end < begin
         })
     }
 
@@ -532,6 +583,8 @@ impl<'a> Racer<'a> {
             .mutator
             .map_or_else(|| board.now(), |slot| board.begin(round, slot));
         let outcome = self.subject.perform(&step.call, &mut self.buffers[k]);
+        // An observer's loads are done before it reads the clock again.
+        fence(Acquire);
         let b = step
             .mutator
             .map_or_else(|| board.now(), |slot| board.end(round, slot));
@@ -543,37 +596,47 @@ impl<'a> Racer<'a> {
         self.evidence.calls += 1;
         self.evidence.sigbus += u64::from(outcome.sigbus);
         self.evidence.errors += u64::from(outcome.errno != 0);
-        self.batch.touched |= u64::from(outcome.bytes > 0) << i;
+        self.batch.touched |= u64::from(outcome.bytes > 0 && class != Class::Outside) << i;
         let benign = matches!(outcome.errno, 0 | libc_errno::EINTR)
             || may_not_wait && outcome.errno == libc_errno::EAGAIN;
         let clock = [a, b, begin, end];
         let (Call::Read { at, .. } | Call::Fault { at, .. }) = step.call else {
-            if !benign || outcome.sigbus {
-                self.keep(round, k, None, outcome, 0, clock, 0);
+            let short = wanted(&step.call).is_some_and(|len| outcome.bytes < len);
+            if step.mutator.is_some() && (outcome.errno != 0 || outcome.sigbus || short) {
+                // Nobody knows what the file holds now.
+                board.void().store(1, SeqCst);
+            }
+            if !benign || outcome.sigbus || short {
+                self.keep(round, k, None, outcome, Applied::default(), clock, 0);
             }
             return class;
         };
-        let settled = (0..self.part.plan.mutators).fold(0u8, |mask, slot| {
-            let (_, end) = board.interval(round, slot);
-            mask | u8::from(end != 0 && end <= a) << slot
-        });
+        let mut applied = Applied::default();
+        for slot in 0..self.part.plan.mutators {
+            let (begin, end) = board.interval(round, slot);
+            applied.settled |= u8::from(end != 0 && end <= a) << slot;
+            // What had not begun when the call ended cannot be seen in it. Who repeats has ticks of its last
+            // call only.
+            let repeats = self.repeating >> slot & 1 != 0;
+            applied.begun |= u8::from(begin != 0 && (begin <= b || repeats)) << slot;
+        }
         let seen = &self.buffers[k][..outcome.bytes as usize];
-        let candidates = legal(step, settled);
+        let candidates = legal(step, applied);
         let cut_short = outcome.errno != 0 || may_not_wait;
         match judge(self.part.stamps, at, seen, candidates) {
             Ok(()) if benign && !outcome.sigbus => {}
             Err(wrong)
                 if wrong.bytes == 0
                     && benign
-                    && (cut_short || outcome.sigbus && !may_end(step, settled)) =>
+                    && (cut_short || outcome.sigbus && !may_end(step, applied)) =>
             {
                 if outcome.sigbus {
-                    self.keep(round, k, None, outcome, settled, clock, 0);
+                    self.keep(round, k, None, outcome, applied, clock, 0);
                 }
             }
             Ok(()) => {
-                if !benign || !may_end(step, settled) {
-                    self.keep(round, k, None, outcome, settled, clock, 0);
+                if !benign || !may_end(step, applied) {
+                    self.keep(round, k, None, outcome, applied, clock, 0);
                 }
             }
             Err(wrong) => self.keep(
@@ -581,7 +644,7 @@ impl<'a> Racer<'a> {
                 k,
                 Some(wrong),
                 outcome,
-                settled,
+                applied,
                 clock,
                 outcome.bytes as usize,
             ),
@@ -600,11 +663,11 @@ impl<'a> Racer<'a> {
         step: usize,
         wrong: Option<Wrong>,
         outcome: Outcome,
-        settled: u8,
+        applied: Applied,
         clock: [u64; 4],
         len: usize,
     ) {
-        if self.part.board.void().load(SeqCst) != 0 && !self.leads() {
+        if self.part.board.void().load(SeqCst) != 0 && wrong.is_some() {
             return;
         }
         let board = self.part.board;
@@ -622,7 +685,7 @@ impl<'a> Racer<'a> {
         let at_ns = self.started.elapsed().as_nanos() as u64;
         let held = &mut self.batch.held[self.batch.kept];
         (held.round, held.step, held.wrong, held.outcome) = (round, step, wrong, outcome);
-        (held.settled, held.clock, held.at_ns) = (settled, clock, at_ns);
+        (held.applied, held.clock, held.at_ns) = (applied, clock, at_ns);
         held.bytes[..len].copy_from_slice(&self.buffers[step][..len]);
         self.batch.kept += 1;
     }
@@ -637,11 +700,15 @@ impl<'a> Racer<'a> {
         self.evidence.io_rounds +=
             u64::from((batch.by_itself & batch.overlapped & absent).count_ones());
         if let Some(filled) = &mut self.evidence.filled {
-            let observes = self.part.plan.actors[self.part.me]
-                .ops
-                .iter()
-                .any(|op| op.observes());
-            let fills = if observes { batch.touched } else { resident };
+            let actors = &self.part.plan.actors;
+            let observes = actors[self.part.me].ops.iter().any(|op| op.observes());
+            let alone = actors.iter().filter(|a| a.role == Role::Filler).count() == 1;
+            // A page left resident is an adviser's own doing only if nobody else fills.
+            let fills = match (observes, alone) {
+                (true, _) => batch.touched,
+                (false, true) => resident,
+                (false, false) => 0,
+            };
             *filled +=
                 u64::from((batch.overlapped & absent & (fills | batch.by_itself)).count_ones());
         }
@@ -649,7 +716,11 @@ impl<'a> Racer<'a> {
 
     /// Tells of the failed call that made a pass void.
     fn report_failure(&mut self, pass: u64) -> Result<(), Ended> {
-        if self.leads() && self.part.board.void().load(SeqCst) != 0 {
+        let mutates = self.part.plan.actors[self.part.me]
+            .mutators
+            .iter()
+            .any(Option::is_some);
+        if mutates && self.part.board.void().load(SeqCst) != 0 {
             self.report_held(pass)?;
         }
         Ok(())
@@ -676,8 +747,8 @@ impl<'a> Racer<'a> {
             Some(wrong) => {
                 let at = (wrong.offset - start) as usize;
                 let seen = &held.bytes[..held.outcome.bytes as usize];
-                let again = judge(self.part.stamps, start, seen, legal(step, held.settled));
-                let pieces: Vec<Piece> = legal(step, held.settled).flatten().copied().collect();
+                let again = judge(self.part.stamps, start, seen, legal(step, held.applied));
+                let pieces: Vec<Piece> = legal(step, held.applied).flatten().copied().collect();
                 let mut finding = self.finding(
                     file,
                     wrong,
@@ -696,6 +767,13 @@ impl<'a> Racer<'a> {
                         format!("{word} raised SIGBUS within the file"),
                         Verdict::WrongResult,
                     ),
+                    (_, 0) if held.outcome.same != Some(true) => {
+                        return Err(Ended::Bench(format!(
+                            "{word} on {} moved {} bytes only",
+                            plan.names[usize::from(file)],
+                            held.outcome.bytes
+                        )));
+                    }
                     (_, 0) => (
                         format!(
                             "{word} answered SAME although a store that made the files differ had completed before it began"
@@ -774,19 +852,22 @@ impl<'a> Racer<'a> {
         }
     }
 
-    /// Sends a finding and puts it up for confirmation, unless there have been too many.
+    /// Sends a finding and puts it up for confirmation, unless there have been too many; the first of each
+    /// verdict is never one too many.
     pub(crate) fn tell(&mut self, finding: Finding) -> Result<(), Ended> {
         self.findings += 1;
-        if self.findings > MOST_FINDINGS {
+        let fresh = !self.told.contains(&finding.verdict);
+        if fresh {
+            self.told.push(finding.verdict);
+        } else if self.findings > MOST_FINDINGS {
             self.further += 1;
             return Ok(());
         }
         let suspect = self.part.board.suspect(self.part.me);
-        if finding.via != Via::Result && suspect.load(SeqCst) == 0 {
-            suspect.store(
-                1 + ((u64::from(finding.file) << 48) | (finding.offset / self.part.plan.page())),
-                SeqCst,
-            );
+        if finding.via != Via::Result && (fresh || suspect.load(SeqCst) == 0) {
+            let page = finding.offset / self.part.plan.page();
+            let place = 1 + (u64::from(finding.file) << FILE_SHIFT | page);
+            suspect.store(place | if fresh { FRESH } else { 0 }, SeqCst);
         }
         Ok(self.sender.send(&Message::Found(Box::new(finding)))?)
     }
@@ -851,22 +932,41 @@ impl Class {
     }
 }
 
-/// The windows that a call may show once the `settled` mutators had returned before it began.
-fn legal(step: &Step, settled: u8) -> impl Iterator<Item = &[Piece]> + Clone {
-    step.candidates
-        .iter()
-        .filter(move |(mask, _)| mask & settled == settled)
+/// What is known of the mutators of a round when a call is judged, as bits.
+#[derive(Debug, Clone, Copy, Default)]
+struct Applied {
+    /// They had returned before the call began.
+    settled: u8,
+    /// They had begun before the call ended.
+    begun: u8,
+}
+
+/// The windows that a call may show: everything settled has taken effect, nothing that had not begun.
+fn legal(step: &Step, applied: Applied) -> impl Iterator<Item = &[Piece]> + Clone {
+    let must = applied.settled & step.relevant;
+    let possible = move |mask: u8| mask & must == must && mask & !(applied.begun | must) == 0;
+    let candidates = step.candidates.iter();
+    candidates
+        .filter(move |(mask, _)| possible(*mask))
         .map(|(_, window)| &window[..])
 }
 
 /// Whether the file may end within the call's range, so that SIGBUS or a short result is legal.
-fn may_end(step: &Step, settled: u8) -> bool {
+fn may_end(step: &Step, applied: Applied) -> bool {
     let (_, start) = operand(&step.call);
     let len = match step.call {
         Call::Read { len, .. } | Call::Fault { len, .. } => len,
         _ => 0,
     };
-    legal(step, settled).any(|w| w.last().map_or(0, |p| p.end() - start) < len)
+    legal(step, applied).any(|w| w.last().map_or(0, |p| p.end() - start) < len)
+}
+
+/// Bytes that a mutator's call must move.
+fn wanted(call: &Call) -> Option<u64> {
+    match *call {
+        Call::Store { len, .. } | Call::Write { len, .. } => Some(len),
+        _ => None,
+    }
 }
 
 fn operand(call: &Call) -> (FileId, u64) {
@@ -900,7 +1000,7 @@ fn is_benchs_own(errno: i32) -> bool {
     use libc_errno::*;
     matches!(
         errno,
-        ENOSPC | ENOMEM | EINTR | EDQUOT | EOPNOTSUPP | EPERM | EBADF | EFAULT
+        ENOSPC | EFBIG | ENOMEM | EINTR | EDQUOT | EOPNOTSUPP | EPERM | EBADF | EFAULT
     )
 }
 
@@ -910,6 +1010,7 @@ mod libc_errno {
     pub const EINTR: i32 = Errno::EINTR as i32;
     pub const EAGAIN: i32 = Errno::EAGAIN as i32;
     pub const ENOSPC: i32 = Errno::ENOSPC as i32;
+    pub const EFBIG: i32 = Errno::EFBIG as i32;
     pub const ENOMEM: i32 = Errno::ENOMEM as i32;
     pub const EDQUOT: i32 = Errno::EDQUOT as i32;
     pub const EOPNOTSUPP: i32 = Errno::EOPNOTSUPP as i32;

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use punchbench_results::{Answer, Phase, Via};
 
-use crate::actor::{Ended, Racer};
+use crate::actor::{Ended, FILE_SHIFT, FRESH, Racer};
 use crate::content::{Content, Piece};
 use crate::judge::{Got, judge};
-use crate::message::{Finding, Message, decode, encode};
+use crate::message::{Finding, Message, decode, encode, failed};
 use crate::{DirectIo, FileId, Look};
 
-/// Confirmations of one batch, and of a trial.
-const PER_BATCH: usize = 2;
+/// Confirmations of a trial, beside those of a verdict seen for the first time. One a batch: evicting for
+/// one may evict the next one's page.
 const PER_TRIAL: u64 = 16;
 /// The pause before a range is read again: long enough for any I/O of the race to have ended.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -50,21 +50,14 @@ impl Racer<'_> {
         }
         self.violated +=
             u64::from(board.violated().load(SeqCst).count_ones()) * u64::from(self.leads());
-        let mut done = Vec::new();
-        for _ in 0..PER_BATCH {
-            if self.leads() {
-                let next = self.next_suspect(&done);
-                done.extend(next);
-                board.confirm().store(next.unwrap_or(0), SeqCst);
-            }
-            board.gate(spin)?;
-            let suspect = board.confirm().load(SeqCst);
-            if suspect == 0 {
-                return Ok(());
-            }
-            self.confirm(suspect, contents)?;
+        if self.leads() {
+            board.confirm().store(self.next_suspect(), SeqCst);
         }
-        Ok(())
+        board.gate(spin)?;
+        match board.confirm().load(SeqCst) {
+            0 => Ok(()),
+            suspect => self.confirm(suspect, contents),
+        }
     }
 
     #[expect(clippy::too_many_arguments, reason = "where and when a probe looks")]
@@ -101,17 +94,19 @@ impl Racer<'_> {
         Ok(())
     }
 
-    fn next_suspect(&self, done: &[u64]) -> Option<u64> {
+    /// The suspect to confirm now, or 0.
+    fn next_suspect(&self) -> u64 {
         let all = (0..self.part.plan.actors.len()).map(|a| self.part.board.suspect(a).load(SeqCst));
-        let mut left = all.filter(|s| *s != 0 && !done.contains(s));
-        left.next().filter(|_| self.confirmed < PER_TRIAL)
+        let worth = |s: &u64| *s & FRESH != 0 || *s != 0 && self.confirmed < PER_TRIAL;
+        // Fresh ones are the largest.
+        all.filter(worth).max().unwrap_or(0) & !FRESH
     }
 
     /// All actors look at the suspect page again; the leader asks and tells.
     fn confirm(&mut self, suspect: u64, contents: &[Content]) -> Result<(), Ended> {
         let (board, spin, plan) = (self.part.board, self.part.spin, self.part.plan);
-        let file = ((suspect - 1) >> 48) as FileId;
-        let page = (suspect - 1) & ((1 << 48) - 1);
+        let file = ((suspect - 1) >> FILE_SHIFT) as FileId;
+        let page = (suspect - 1) & ((1 << FILE_SHIFT) - 1);
         let content = &contents[usize::from(file)];
         let range = page * plan.page()..((page + 1) * plan.page()).min(content.size());
         let maps = plan.actors[self.part.me].maps.contains(&file);
@@ -121,7 +116,7 @@ impl Racer<'_> {
         });
         board.gate(spin)?;
         let mine = if maps {
-            encode(self.ask(Look::Mapping, file, &range, content))
+            self.ask(Look::Mapping, file, &range, content)
         } else {
             [0; 3]
         };
@@ -155,10 +150,10 @@ impl Racer<'_> {
                 file,
                 at: range.start,
                 len: range.end - range.start,
-                again: decode(encode(again), names),
+                again: decode(again, names),
                 mappings: mappings.collect(),
                 direct,
-                evicted: decode(encode(evicted), names),
+                evicted: decode(evicted, names),
                 proved,
             };
             self.confirmed += 1;
@@ -167,32 +162,32 @@ impl Racer<'_> {
         Ok(board.gate(spin)?)
     }
 
-    /// Looks at the page once more; whose the first wrong byte is, if there is one.
+    /// Looks at the page once more; whose the first wrong byte is, if there is one, as an answer in words of
+    /// shared memory.
     fn ask(
         &mut self,
         how: Look,
         file: FileId,
         range: &std::ops::Range<u64>,
         content: &Content,
-    ) -> Option<Got> {
+    ) -> [u64; 3] {
         let len = (range.end - range.start) as usize;
         let outcome = self
             .subject
             .look(how, file, range.start, &mut self.probe[..len]);
+        if outcome.errno != 0 {
+            return failed(outcome.errno);
+        }
         let seen = &self.probe[..outcome.bytes as usize];
         let pieces: Vec<Piece> = content.window(range.clone()).collect();
-        let wrong = judge(
-            self.part.stamps,
-            range.start,
-            seen,
-            std::iter::once(&pieces[..]),
-        )
-        .err()?;
-        Some(Got::name(
-            self.part.stamps,
-            wrong.offset,
-            &seen[(wrong.offset - range.start) as usize..],
-        ))
+        let stamps = self.part.stamps;
+        match judge(stamps, range.start, seen, std::iter::once(&pieces[..])) {
+            Ok(()) => encode(None),
+            Err(wrong) => {
+                let bytes = &seen[(wrong.offset - range.start) as usize..];
+                encode(Some(Got::name(stamps, wrong.offset, bytes)))
+            }
+        }
     }
 
     fn ask_directly(
@@ -205,7 +200,7 @@ impl Racer<'_> {
             return Answer::NotAsked(why.into());
         }
         decode(
-            encode(self.ask(Look::Direct, file, range, content)),
+            self.ask(Look::Direct, file, range, content),
             &self.part.plan.names,
         )
     }

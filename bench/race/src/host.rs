@@ -83,16 +83,41 @@ impl Host {
                 Ok(result)
             }
             Host::Thread => std::thread::scope(|scope| {
+                let _dismiss = Dismiss(board);
                 let mut crew = Crew::default();
                 for actor in 0..actors {
                     let (receiver, sender) = pipe()?;
-                    scope.spawn(move || body(actor, sender));
+                    scope.spawn(move || {
+                        let _guard = AbortOnPanic(board);
+                        body(actor, sender);
+                    });
                     crew.receivers.push(receiver);
                 }
-                let result = lead(&mut crew);
-                dismiss(board);
-                Ok(result)
+                Ok(lead(&mut crew))
             }),
+        }
+    }
+}
+
+/// Threads that are waited for leave, however the coordinator ends.
+struct Dismiss<'a>(&'a Board);
+
+impl Drop for Dismiss<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.abort();
+        }
+        dismiss(self.0);
+    }
+}
+
+/// The others do not wait for an actor that panicked.
+struct AbortOnPanic<'a>(&'a Board);
+
+impl Drop for AbortOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.abort();
         }
     }
 }

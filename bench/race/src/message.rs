@@ -168,7 +168,12 @@ pub fn encode(wrong: Option<Got>) -> [u64; 3] {
     }
 }
 
-/// The reverse of [`encode`], in words.
+/// An answer that could not be had, in the same words.
+pub fn failed(errno: i32) -> [u64; 3] {
+    [6, errno as u64, 0]
+}
+
+/// The reverse of [`encode`] and [`failed`], in words.
 pub fn decode(words: [u64; 3], names: &[String]) -> Answer {
     let got = match words[0] {
         1 => return Answer::Legal,
@@ -176,6 +181,10 @@ pub fn decode(words: [u64; 3], names: &[String]) -> Answer {
         3 => Got::Unknown,
         4 => Got::End,
         5 => Got::Stamp(crate::stamp::Owner::unpack(words[1]), words[2]),
+        6 => {
+            let error = std::io::Error::from_raw_os_error(words[1] as i32);
+            return Answer::NotAsked(format!("the look failed: {error}"));
+        }
         _ => return Answer::NotAsked("no mapping".into()),
     };
     Answer::Wrong(got.words(names))

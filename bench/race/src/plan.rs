@@ -111,8 +111,11 @@ pub struct Step {
     pub mutator: Option<usize>,
     /// The generation that it writes.
     pub generation: u32,
-    /// For an observing call: for each set of settled mutators (as bits), the windows it may show.
+    /// For an observing call: for each set of mutators that may have taken effect (as bits), the windows it
+    /// may show.
     pub candidates: Vec<(u8, Vec<Piece>)>,
+    /// The mutators that change what it observes, as bits.
+    pub relevant: u8,
 }
 
 /// One round, as one actor needs it.
@@ -296,8 +299,12 @@ impl Plan {
 
     /// The generation of a pass's initial content.
     pub fn generation(&self, pass: u64) -> u32 {
-        let each = self.rounds * self.mutators as u64 + 1 + self.reuse.len() as u64;
-        (1 + pass * each) as u32
+        let ops = self.actors.iter().flat_map(|a| &a.ops);
+        let writes = ops
+            .into_iter()
+            .any(|op| matches!(op.effect(), Effect::Overwrite(_)));
+        let written = self.rounds * self.mutators as u64 * u64::from(writes);
+        (1 + pass * (written + 1 + self.reuse.len() as u64)).min(u64::from(u32::MAX)) as u32
     }
 
     /// The generation that a mutator writes in a round; each is written once.
@@ -454,6 +461,7 @@ impl Plan {
                 call,
                 mutator: *slot,
                 generation,
+                relevant: candidates.iter().fold(0, |all, (mask, _)| all | mask),
                 candidates,
             }
         });
@@ -478,26 +486,21 @@ impl Plan {
             .filter(|c| c.1 == file)
             .map(|c| (c.0, c.2))
             .collect();
-        let others = changes
-            .iter()
-            .filter(|c| c.1 != file)
-            .fold(0, |mask, c| mask | 1 << c.0);
         let part = content.part(self.reach(range, &mine, content.size()));
         fn go(
             content: &Content,
             mask: u8,
-            others: u8,
             mine: &[(usize, Change)],
             found: &mut dyn FnMut(u8, &Content),
         ) {
-            found(mask | others, content);
+            found(mask, content);
             for &(slot, change) in mine.iter().filter(|(slot, _)| mask & 1 << slot == 0) {
                 let mut next = content.clone();
                 next.apply(change);
-                go(&next, mask | 1 << slot, others, mine, found);
+                go(&next, mask | 1 << slot, mine, found);
             }
         }
-        go(&part, 0, others, &mine, found);
+        go(&part, 0, &mine, found);
     }
 
     /// The range that must be looked at to know what `range` may hold.

@@ -20,7 +20,7 @@ use crate::content::{Change, Content};
 use crate::host::{Crew, Host};
 use crate::message::{Finding, Message};
 use crate::plan::{Plan, PlanError};
-use crate::stamp::Stamps;
+use crate::stamp::{GENERATION_BITS, Stamps};
 use crate::verify::Verifier;
 use crate::{Call, DirectIo, FileId, Stage, Subject, SubjectError, Subjects};
 
@@ -325,7 +325,9 @@ impl<'a> Lead<'a> {
             self.verify(pass, end.rounds, &contents)?;
             self.evidence.passes += 1;
             pass += 1;
-            if end.last || self.over() {
+            // A generation is written once; there are only so many.
+            let exhausted = self.plan.generation(pass + 1) >> GENERATION_BITS != 0;
+            if end.last || exhausted || self.over() {
                 break Some(contents);
             }
         };
@@ -524,13 +526,19 @@ impl<'a> Lead<'a> {
         }
     }
 
+    /// Whether a record has room for one more; always for the first of a verdict.
+    fn has_room(&self, verdict: Verdict) -> bool {
+        self.violations.len() < MOST_VIOLATIONS
+            || self.violations.iter().all(|v| v.verdict != verdict)
+    }
+
     /// Turns the findings of a pass and their confirmations into violations.
     fn gather(&mut self, pass: u64, before_ns: u64) {
         let findings = std::mem::take(&mut self.findings);
         for finding in findings {
             let confirmation = self.confirmation(pass, &finding);
             let unconfirmed = confirmation.is_none() && finding.via != Via::Result;
-            if unconfirmed || self.violations.len() >= MOST_VIOLATIONS {
+            if unconfirmed || !self.has_room(finding.verdict) {
                 self.evidence.further_violations += 1;
                 continue;
             }
@@ -589,7 +597,10 @@ impl<'a> Lead<'a> {
                         direct: direct.clone(),
                         evicted: evicted.clone(),
                         eviction_proved: *proved,
-                        borne_out: seen_again || finding.phase == Phase::Race && finding.rejudged,
+                        borne_out: seen_again
+                            || finding.phase == Phase::Race
+                                && finding.rejudged
+                                && finding.wrong_bytes > 0,
                     })
                 }
                 _ => None,
@@ -658,7 +669,7 @@ impl<'a> Lead<'a> {
                 violation.pass = pass;
                 violation.round = self.plan.round_of(violation.offset, 0, rounds.max(1));
                 violation.at_s = self.evidence.racing_ns as f64 / 1e9;
-                if self.violations.len() < MOST_VIOLATIONS {
+                if self.has_room(violation.verdict) {
                     self.violations.push(violation);
                 } else {
                     self.evidence.further_violations += 1;

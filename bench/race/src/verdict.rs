@@ -23,23 +23,30 @@ pub fn verdict(
     cache_is_store: bool,
 ) -> (Verdict, String) {
     let refuted = |v: &&Violation| v.confirmation.as_ref().is_some_and(|c| !c.borne_out);
-    if let Some(v) = violations.iter().find(refuted) {
+    let (refuted, standing): (Vec<_>, Vec<_>) = violations.iter().partition(refuted);
+    let gravest = GRAVEST
+        .iter()
+        .find_map(|g| standing.iter().find(|v| v.verdict == *g));
+    if let Some(v) = gravest {
+        let more = standing.len() as u64 - 1 + evidence.further_violations;
+        let mut what = format!(
+            "{} saw {} at offset {:#x} of {} where only {} was legal (round {} of pass {}; {more} more)",
+            v.actor, v.got, v.offset, v.file, v.expected, v.round, v.pass
+        );
+        if !refuted.is_empty() {
+            what += &format!(
+                "; {} others did not survive their own confirmation",
+                refuted.len()
+            );
+        }
+        return (v.verdict, what);
+    }
+    if let Some(v) = refuted.first() {
         let what = format!(
             "{} at offset {:#x} of {} in round {} of pass {} did not survive its own confirmation: the bench is wrong, or the page was dropped in between",
             v.verdict, v.offset, v.file, v.round, v.pass
         );
         return (Verdict::Error, what);
-    }
-    let gravest = GRAVEST
-        .iter()
-        .find_map(|g| violations.iter().find(|v| v.verdict == *g));
-    if let Some(v) = gravest {
-        let more = violations.len() as u64 - 1 + evidence.further_violations;
-        let what = format!(
-            "{} saw {} at offset {:#x} of {} where only {} was legal (round {} of pass {}; {more} more)",
-            v.actor, v.got, v.offset, v.file, v.expected, v.round, v.pass
-        );
-        return (v.verdict, what);
     }
     if evidence.further_violations > 0 {
         let what = format!(

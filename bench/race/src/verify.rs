@@ -191,7 +191,11 @@ impl<'a> Verifier<'a> {
         let got = Got::name(self.stamps, wrong.offset, bytes);
         let verdict = match got.verdict(file, expected.as_ref()) {
             _ if self.plan.files[usize::from(file)].witness => Verdict::Damaged,
-            Verdict::Stale if phase != Phase::After => Verdict::StaleMapping,
+            Verdict::Stale
+                if phase == Phase::Remounted || proved && matches!(evicted, Answer::Wrong(_)) =>
+            {
+                Verdict::StaleMapping
+            }
             verdict => verdict,
         };
         let borne_out = [&again, &direct, &evicted]
