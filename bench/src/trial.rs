@@ -368,11 +368,7 @@ fn place(record: &Record, remounted: &[Violation]) -> Where {
     if wrong.peek().is_none() {
         return Where::Unknown;
     }
-    let survived = |v: &Violation| {
-        remounted
-            .iter()
-            .any(|r| r.file == v.file && r.offset == v.offset)
-    };
+    let survived = |v: &Violation| remounted.iter().any(|r| r.file == v.file);
     if wrong.any(survived) {
         Where::Disk
     } else {

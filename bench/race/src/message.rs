@@ -190,10 +190,15 @@ pub fn decode(words: [u64; 3], names: &[String]) -> Answer {
     Answer::Wrong(got.words(names))
 }
 
-/// What was legal at one byte: the first piece that covers it.
+/// What was legal at one byte: whatever any of the pieces that cover it allows.
 pub fn legal_at(pieces: &[crate::content::Piece], offset: u64) -> Option<Legal> {
-    pieces
+    let covering = pieces
         .iter()
-        .find(|p| p.start <= offset && offset < p.end())
+        .filter(|p| p.start <= offset && offset < p.end());
+    covering
         .map(|p| p.legal_at(offset))
+        .reduce(|mut all, legal| {
+            all.extend(&legal);
+            all
+        })
 }
