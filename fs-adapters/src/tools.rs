@@ -118,6 +118,37 @@ pub const MODPROBE: Tool = Tool {
     version_argument: "-V",
     package: Package::same("kmod"),
 };
+/// What it takes to boot another kernel: the machine, and what packs the kernel's modules.
+pub const FOR_GUESTS: [Tool; 4] = [
+    Tool {
+        name: "qemu-system-x86_64",
+        version_argument: "--version",
+        package: Package {
+            debian: "qemu-system-x86",
+            fedora: "qemu-system-x86-core",
+            arch: "qemu-system-x86",
+            suse: "qemu-x86",
+        },
+    },
+    Tool {
+        name: "depmod",
+        version_argument: "-V",
+        package: Package::same("kmod"),
+    },
+    Tool {
+        name: "xz",
+        version_argument: "--version",
+        package: Package {
+            debian: "xz-utils",
+            ..Package::same("xz")
+        },
+    },
+    Tool {
+        name: "zstd",
+        version_argument: "--version",
+        package: Package::same("zstd"),
+    },
+];
 /// Tells whether a device carries a signature.
 pub const BLKID: Tool = Tool {
     name: "blkid",

@@ -8,6 +8,7 @@ use anyhow::Context;
 use punchbench_fs::adapter::Store;
 use punchbench_fs::inject::Injection;
 use punchbench_fs::install::install;
+use punchbench_fs::tools::FOR_GUESTS;
 use punchbench_fs::tools::Tool;
 use punchbench_fs::{Privilege, Target, sweep};
 use punchbench_results::{
@@ -47,7 +48,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     clear_up(args, &out, &reporter)?;
     if args.install {
         let log = out.path.join("install.log");
-        for package in install(&tools(&out.plan), &log)? {
+        for package in install(&tools(args, &out.plan), &log)? {
             reporter.line(&format!("installed {package}"));
         }
     }
@@ -113,9 +114,12 @@ fn clear_up(args: &RunArgs, out: &OutDir, reporter: &Reporter) -> anyhow::Result
     Ok(())
 }
 
-fn tools(plan: &[Trial]) -> Vec<Tool> {
+fn tools(args: &RunArgs, plan: &[Trial]) -> Vec<Tool> {
     let mut tools: Vec<Tool> = plan.iter().flat_map(|trial| trial.target.tools()).collect();
     tools.dedup();
+    if !args.kernel.is_empty() {
+        tools.extend(FOR_GUESTS);
+    }
     tools
 }
 
