@@ -29,6 +29,9 @@ const MOST_FINDINGS: u64 = 64;
 pub(crate) const FILE_SHIFT: u32 = 48;
 /// As [`FILE_SHIFT`].
 pub(crate) const FRESH: u64 = 1 << 63;
+/// A filler with a CPU of its own gives it away every so many calls: the worker that reads for it may be
+/// waiting for that very CPU, and otherwise would until the next tick.
+const YIELD_EVERY: u32 = 8;
 /// Illegal observations of one batch that an actor keeps.
 const HELD: usize = 4;
 
@@ -441,6 +444,7 @@ impl<'a> Racer<'a> {
         }
         let from = Instant::now();
         let mut contact = Class::Outside;
+        let mut tries = 0u32;
         loop {
             for k in 0..self.batch.rounds[i as usize].steps.len() {
                 contact = contact.max(self.step(i, round, k));
@@ -448,7 +452,8 @@ impl<'a> Racer<'a> {
             if !me.repeats || board.interval(round, 0).1 != 0 {
                 break;
             }
-            if self.part.spin == Spin::Shared {
+            tries += 1;
+            if self.part.spin == Spin::Shared || tries % YIELD_EVERY == 0 {
                 process::yield_now();
             }
         }

@@ -12,6 +12,9 @@ use punchbench_sys::{process, shm::SharedWords};
 /// The most actors that may race.
 pub const MOST_ACTORS: usize = 8;
 
+/// How long who has a CPU of its own spins before it yields: some microseconds.
+const OWN_SPINS: u32 = 200;
+
 const LINE: usize = 8;
 const ARRIVED: usize = 0;
 const EPOCH: usize = LINE;
@@ -81,7 +84,7 @@ impl Board {
         let mut spins = 0u32;
         while !done() {
             spins += 1;
-            if spin == Spin::Own && spins < 2000 {
+            if spin == Spin::Own && spins < OWN_SPINS {
                 std::hint::spin_loop();
             } else {
                 if self.aborted() {
