@@ -1,6 +1,9 @@
 //! A trial's race from end to end: the coordinator prepares the files, lets the actors race pass after
 //! pass, looks at everything again after eviction, and gathers evidence and violations.
 
+mod gather;
+mod reuse;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::SeqCst;
@@ -477,187 +480,6 @@ impl<'a> Lead<'a> {
         Ok(end)
     }
 
-    /// Notices an actor that sleeps in a call that must not wait: the same call in two looks at least
-    /// 100 ms apart, asleep both times.
-    fn watch_waits(&mut self, pass: u64) {
-        let pids = self.crew.pids();
-        for actor in 0..self.plan.actors.len() {
-            let sequence = self.board.no_wait(actor).load(SeqCst);
-            let (seen, since) = self.waits[actor];
-            let Some(&pid) = pids.get(actor).filter(|_| sequence % 2 == 1) else {
-                continue;
-            };
-            let Some(frame) = crate::asleep::asleep(pid) else {
-                self.waits[actor] = (0, Instant::now());
-                continue;
-            };
-            if seen != sequence {
-                self.waits[actor] = (sequence, Instant::now());
-            } else if since.elapsed() >= Duration::from_millis(100)
-                && self.violations.len() < MOST_VIOLATIONS
-            {
-                self.waits[actor] = (0, Instant::now());
-                self.evidence.blocked.push(format!(
-                    "{} asleep in {frame}",
-                    self.plan.actors[actor].name
-                ));
-                self.violations.push(self.blocked(pass, actor, &frame));
-            }
-        }
-    }
-
-    fn blocked(&self, pass: u64, actor: usize, frame: &str) -> Violation {
-        Violation {
-            verdict: Verdict::Blocked,
-            phase: Phase::Race,
-            via: Via::Result,
-            actor: self.plan.actors[actor].name.clone(),
-            file: self.plan.names[usize::from(self.plan.on)].clone(),
-            offset: 0,
-            wrong_bytes: 0,
-            pass,
-            round: self.board.rounds().load(SeqCst),
-            got: format!("asleep in {frame}, seen twice at least 100 ms apart in one call"),
-            expected: "data or EAGAIN, without waiting".into(),
-            bytes: String::new(),
-            clock: [0; 4],
-            at_s: self.evidence.racing_ns as f64 / 1e9,
-            confirmation: None,
-        }
-    }
-
-    /// Whether a record has room for one more; always for the first of a verdict.
-    fn has_room(&self, verdict: Verdict) -> bool {
-        self.violations.len() < MOST_VIOLATIONS
-            || self.violations.iter().all(|v| v.verdict != verdict)
-    }
-
-    /// Turns the findings of a pass and their confirmations into violations.
-    fn gather(&mut self, pass: u64, before_ns: u64) {
-        let findings = std::mem::take(&mut self.findings);
-        for finding in findings {
-            let confirmation = self.confirmation(pass, &finding);
-            let unconfirmed = confirmation.is_none() && finding.via != Via::Result;
-            if unconfirmed || !self.has_room(finding.verdict) {
-                self.evidence.further_violations += 1;
-                continue;
-            }
-            let settled = confirmation
-                .as_ref()
-                .is_some_and(|c| c.eviction_proved && matches!(c.evicted, Answer::Wrong(_)));
-            let verdict = match finding.verdict {
-                Verdict::Stale if settled => Verdict::StaleMapping,
-                other => other,
-            };
-            self.violations.push(Violation {
-                verdict,
-                phase: finding.phase,
-                via: finding.via,
-                actor: self.plan.actors[finding.actor].name.clone(),
-                file: self.plan.names[usize::from(finding.file)].clone(),
-                offset: finding.offset,
-                wrong_bytes: finding.wrong_bytes,
-                pass,
-                round: finding.round,
-                got: finding.got,
-                expected: finding.expected,
-                bytes: finding.bytes.iter().map(|b| format!("{b:02x}")).collect(),
-                clock: finding.clock,
-                at_s: (before_ns + finding.at_ns) as f64 / 1e9,
-                confirmation,
-            });
-        }
-    }
-
-    fn confirmation(&self, pass: u64, finding: &Finding) -> Option<Confirmation> {
-        self.confirmed
-            .iter()
-            .find_map(|(in_pass, message)| match message {
-                Message::Confirmed {
-                    file,
-                    at,
-                    len,
-                    again,
-                    mappings,
-                    direct,
-                    evicted,
-                    proved,
-                } if *in_pass == pass
-                    && *file == finding.file
-                    && (*at..at + len).contains(&finding.offset) =>
-                {
-                    let wrong = |a: &Answer| matches!(a, Answer::Wrong(_));
-                    let seen_again = wrong(again)
-                        || mappings.iter().any(|(_, a)| wrong(a))
-                        || wrong(direct)
-                        || wrong(evicted);
-                    Some(Confirmation {
-                        again: again.clone(),
-                        mappings: mappings.clone(),
-                        direct: direct.clone(),
-                        evicted: evicted.clone(),
-                        eviction_proved: *proved,
-                        borne_out: seen_again
-                            || finding.phase == Phase::Race
-                                && finding.rejudged
-                                && finding.wrong_bytes > 0,
-                    })
-                }
-                _ => None,
-            })
-    }
-
-    /// Device blocks of the raced file, where the scenario reuses them and the filesystem has such a thing.
-    fn blocks(&mut self) -> Result<Option<BTreeSet<u64>>, RaceError> {
-        if self.plan.reuse.is_empty() {
-            return Ok(None);
-        }
-        let size = self.plan.files[usize::from(self.plan.on)].size;
-        blocks(self.stage, self.plan.on, size, self.plan.block())
-    }
-
-    /// Lets the reusers allocate what the pass has freed, and counts what they got.
-    fn reuse(
-        &mut self,
-        pass: u64,
-        before: Option<BTreeSet<u64>>,
-        contents: &mut [Content],
-    ) -> Result<(), RaceError> {
-        let Some(before) = before else { return Ok(()) };
-        let left = self.blocks()?.unwrap_or_default();
-        let freed: BTreeSet<u64> = before.difference(&left).copied().collect();
-        // No more than what was freed, or a filled-up filesystem would have no room for it.
-        let most = freed.len() as u64 * self.plan.block();
-        for (i, (_, ops)) in self.plan.reuse.iter().enumerate() {
-            let generation = self.plan.reuse_generation(pass, i);
-            for op in ops {
-                let call = match self.plan.call(op, &self.plan.chunk(0)) {
-                    Call::Write { file, at, len } => Call::Write {
-                        file,
-                        at,
-                        len: len.min(most),
-                    },
-                    call => call,
-                };
-                let written = self.verifier.carry_out(&call, generation)?;
-                if let Call::Write { file, at, .. } = call {
-                    contents[usize::from(file)].apply(Change::Overwrite {
-                        at,
-                        len: written,
-                        file,
-                        generation,
-                    });
-                    let size = contents[usize::from(file)].size();
-                    let got =
-                        blocks(self.stage, file, size, self.plan.block())?.unwrap_or_default();
-                    let reused = got.intersection(&freed).count() as u64;
-                    *self.evidence.reused_blocks.get_or_insert(0) += reused;
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// P2: everything again, after eviction.
     fn verify(&mut self, pass: u64, rounds: u64, contents: &[Content]) -> Result<(), RaceError> {
         for (file, content) in contents.iter().enumerate() {
@@ -703,24 +525,6 @@ impl<'a> Lead<'a> {
             contents,
         }
     }
-}
-
-/// Device blocks (numbers of `block` bytes) under the first `size` bytes of a file.
-fn blocks(
-    stage: &mut dyn Stage,
-    file: FileId,
-    size: u64,
-    block: u64,
-) -> Result<Option<BTreeSet<u64>>, RaceError> {
-    let Some(extents) = stage.blocks(file, 0..size)? else {
-        return Ok(None);
-    };
-    Ok(Some(
-        extents
-            .into_iter()
-            .flat_map(|(_, at, len)| at / block..(at + len).div_ceil(block))
-            .collect(),
-    ))
 }
 
 /// Looks at every file once more after a remount (P4). `subjects` must be of the new mount.

@@ -1,0 +1,410 @@
+//! One round of one actor: its calls, the clock around them, and the oracle's word on what they showed.
+//! Everything after the gate is either a call or a few instructions.
+
+use std::sync::atomic::Ordering::{Acquire, SeqCst};
+use std::sync::atomic::{AtomicU64, fence};
+use std::time::Instant;
+
+use nix::errno::Errno;
+
+use super::tell::operand;
+use super::*;
+
+const EINTR: i32 = Errno::EINTR as i32;
+const EAGAIN: i32 = Errno::EAGAIN as i32;
+
+impl Racer<'_> {
+    /// One round: everything until the gate is preparation; nothing after it may wait but the calls.
+    pub(super) fn race(&mut self, i: u64) -> Result<(), Ended> {
+        let round = self.batch.first + i;
+        let board = self.part.board;
+        for (step, buf) in self.batch.rounds[i as usize]
+            .steps
+            .iter()
+            .zip(&mut self.buffers)
+        {
+            if let Call::Store { file, at, len } | Call::Write { file, at, len } = step.call {
+                self.part
+                    .stamps
+                    .fill(file, step.generation, at, &mut buf[..len as usize]);
+            }
+        }
+        let me = &self.part.plan.actors[self.part.me];
+        let delay = self.delay();
+        board.gate(self.part.spin)?;
+        if delay > 0 {
+            let from = Instant::now();
+            while (from.elapsed().as_nanos() as u64) < delay {
+                std::hint::spin_loop();
+            }
+        }
+        if self.leads() {
+            self.invalidate(i, round);
+            return Ok(());
+        }
+        let from = Instant::now();
+        let mut contact = Class::Outside;
+        let mut tries = 0u32;
+        loop {
+            for k in 0..self.batch.rounds[i as usize].steps.len() {
+                contact = contact.max(self.step(i, round, k));
+            }
+            if !me.repeats || board.interval(round, 0).1 != 0 {
+                break;
+            }
+            tries += 1;
+            if self.part.spin == Spin::Shared || tries.is_multiple_of(YIELD_EVERY) {
+                process::yield_now();
+            }
+        }
+        // Where it went first: otherwise it may have waited for the invalidator.
+        if !me.repeats && self.leader_waits {
+            learn(board.once_ns(), from);
+        }
+        for slot in me.mutators.iter().flatten() {
+            board.clear(round + 1, *slot);
+        }
+        let usage = self.subject.usage();
+        let by_itself = usage != self.usage;
+        self.usage = usage;
+        self.batch.by_itself |= u64::from(by_itself) << i;
+        self.batch.overlapped |= u64::from(contact != Class::Outside) << i;
+        match contact {
+            Class::Outside => self.evidence.contact.outside += 1,
+            Class::Early => self.evidence.contact.early += 1,
+            Class::Straddle => self.evidence.contact.straddle += 1,
+            Class::Inside => self.evidence.contact.inside += 1,
+        }
+        Ok(())
+    }
+
+    /// How long to hold back after the gate, in nanoseconds, where somebody calls only once a round: both
+    /// orders, and everything between, must come up. All actors draw the same numbers: in half of the
+    /// rounds the leader is held back, in the others those who call once.
+    fn delay(&mut self) -> u64 {
+        let once = |actor: &ActorPlan| !actor.repeats;
+        if !self.part.plan.actors[1..].iter().any(once) {
+            return 0;
+        }
+        let draw = self.random.next_u64();
+        self.leader_waits = draw.is_multiple_of(2);
+        let board = self.part.board;
+        let most = match (self.leads(), self.leader_waits) {
+            (true, true) => board.once_ns().load(SeqCst) / 4 * 3,
+            (false, false) if once(&self.part.plan.actors[self.part.me]) => {
+                board.call_ns().load(SeqCst) / 3
+            }
+            _ => 0,
+        };
+        (draw >> 1) % (most.min(1_000_000) + 1)
+    }
+
+    /// The leader's calls.
+    fn invalidate(&mut self, i: u64, round: u64) {
+        let board = self.part.board;
+        let from = Instant::now();
+        for k in 0..self.batch.rounds[i as usize].steps.len() {
+            let step = &self.batch.rounds[i as usize].steps[k];
+            let slot = step.mutator.unwrap_or(0);
+            self.subject.approach(&step.call);
+            let begin = board.begin(round, slot);
+            let outcome = self.subject.perform(&step.call, &mut self.buffers[k]);
+            let settled_before =
+                outcome.same == Some(true) && self.completed_store_before(round, &step.call, begin);
+            if outcome.errno != 0 || settled_before {
+                board.void().store(1, SeqCst);
+            }
+            let end = board.end(round, slot);
+            board.clear(round + 1, slot);
+            match outcome.same {
+                Some(true) => self.same += 1,
+                Some(false) => self.differs += 1,
+                None => {}
+            }
+            if outcome.errno != 0 || settled_before {
+                self.keep(
+                    round,
+                    k,
+                    None,
+                    outcome,
+                    Applied::default(),
+                    [begin, end, begin, end],
+                    0,
+                );
+            }
+        }
+        if !self.leader_waits {
+            learn(board.call_ns(), from);
+        }
+    }
+
+    /// Whether another actor's store or write into a range that this dedupe compares had completed before
+    /// it began at tick `begin`: then the files differed, and SAME is a lie.
+    fn completed_store_before(&self, round: u64, call: &Call, begin: u64) -> bool {
+        let Call::Dedupe {
+            file,
+            at,
+            len,
+            into,
+        } = *call
+        else {
+            return false;
+        };
+        let plan = self.part.plan;
+        let chunk = plan.chunk(round);
+        let others = plan.actors[1..]
+            .iter()
+            .flat_map(|a| a.ops.iter().zip(&a.mutators));
+        others.into_iter().any(|(op, slot)| {
+            let (Call::Store {
+                file: f,
+                at: o,
+                len: n,
+            }
+            | Call::Write {
+                file: f,
+                at: o,
+                len: n,
+            }) = plan.call(op, &chunk)
+            else {
+                return false;
+            };
+            let inside = (f == file || f == into) && o < at + len && at < o + n;
+            let end = slot.map_or(0, |slot| self.part.board.interval(round, slot).1);
+            inside && end != 0 && end < begin
+        })
+    }
+
+    /// One call of a filler or dirtier; its contact with the invalidator.
+    fn step(&mut self, i: u64, round: u64, k: usize) -> Class {
+        let board = self.part.board;
+        let step = &self.batch.rounds[i as usize].steps[k];
+        self.subject.approach(&step.call);
+        let may_not_wait = matches!(step.call, Call::Read { nowait: true, .. });
+        if may_not_wait {
+            board.no_wait(self.part.me).fetch_add(1, SeqCst);
+        }
+        let a = step
+            .mutator
+            .map_or_else(|| board.now(), |slot| board.begin(round, slot));
+        let outcome = self.subject.perform(&step.call, &mut self.buffers[k]);
+        // An observer's loads are done before it reads the clock again.
+        fence(Acquire);
+        let b = step
+            .mutator
+            .map_or_else(|| board.now(), |slot| board.end(round, slot));
+        if may_not_wait {
+            board.no_wait(self.part.me).fetch_add(1, SeqCst);
+        }
+        let (begin, end) = board.interval(round, 0);
+        let class = Class::of(a, b, begin, end);
+        self.evidence.calls += 1;
+        self.evidence.sigbus += u64::from(outcome.sigbus);
+        self.evidence.errors += u64::from(outcome.errno != 0);
+        self.batch.touched |= u64::from(outcome.bytes > 0 && class != Class::Outside) << i;
+        let benign = matches!(outcome.errno, 0 | EINTR) || may_not_wait && outcome.errno == EAGAIN;
+        let clock = [a, b, begin, end];
+        let (Call::Read { at, .. } | Call::Fault { at, .. }) = step.call else {
+            let short = wanted(&step.call).is_some_and(|len| outcome.bytes < len);
+            if step.mutator.is_some() && (outcome.errno != 0 || outcome.sigbus || short) {
+                // Nobody knows what the file holds now.
+                board.void().store(1, SeqCst);
+            }
+            if !benign || outcome.sigbus || short {
+                self.keep(round, k, None, outcome, Applied::default(), clock, 0);
+            }
+            return class;
+        };
+        let mut applied = Applied::default();
+        for slot in 0..self.part.plan.mutators {
+            let (begin, end) = board.interval(round, slot);
+            applied.settled |= u8::from(end != 0 && end <= a) << slot;
+            // What had not begun when the call ended cannot be seen in it. Who repeats has ticks of its last
+            // call only.
+            let repeats = self.repeating >> slot & 1 != 0;
+            applied.begun |= u8::from(begin != 0 && (begin <= b || repeats)) << slot;
+        }
+        let seen = &self.buffers[k][..outcome.bytes as usize];
+        let candidates = legal(step, applied);
+        let cut_short = outcome.errno != 0 || may_not_wait;
+        match judge(self.part.stamps, at, seen, candidates) {
+            Ok(()) if benign && !outcome.sigbus => {}
+            Err(wrong)
+                if wrong.bytes == 0
+                    && benign
+                    && (cut_short || outcome.sigbus && !may_end(step, applied)) =>
+            {
+                if outcome.sigbus {
+                    self.keep(round, k, None, outcome, applied, clock, 0);
+                }
+            }
+            Ok(()) => {
+                if !benign || !may_end(step, applied) {
+                    self.keep(round, k, None, outcome, applied, clock, 0);
+                }
+            }
+            Err(wrong) => self.keep(
+                round,
+                k,
+                Some(wrong),
+                outcome,
+                applied,
+                clock,
+                outcome.bytes as usize,
+            ),
+        }
+        class
+    }
+
+    /// Keeps an illegal observation until the batch is over; beyond the first few it only counts.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one observation, field by field, without allocating"
+    )]
+    fn keep(
+        &mut self,
+        round: u64,
+        step: usize,
+        wrong: Option<Wrong>,
+        outcome: Outcome,
+        applied: Applied,
+        clock: [u64; 4],
+        len: usize,
+    ) {
+        if self.part.board.void().load(SeqCst) != 0 && wrong.is_some() {
+            return;
+        }
+        let board = self.part.board;
+        board
+            .violated()
+            .fetch_or(1 << (round - self.batch.first), SeqCst);
+        // The same round again is the same finding.
+        let known = self.batch.held[..self.batch.kept]
+            .iter()
+            .any(|h| h.round == round && h.step == step);
+        if known || self.batch.kept == HELD {
+            self.further += u64::from(!known);
+            return;
+        }
+        let at_ns = self.started.elapsed().as_nanos() as u64;
+        let held = &mut self.batch.held[self.batch.kept];
+        (held.round, held.step, held.wrong, held.outcome) = (round, step, wrong, outcome);
+        (held.applied, held.clock, held.at_ns) = (applied, clock, at_ns);
+        held.bytes[..len].copy_from_slice(&self.buffers[step][..len]);
+        self.batch.kept += 1;
+    }
+
+    pub(super) fn count_fills(&mut self) {
+        let (absent, resident) = (
+            self.part.board.absent().load(SeqCst),
+            self.part.board.resident().load(SeqCst),
+        );
+        let batch = &self.batch;
+        self.evidence.overlapped += u64::from(batch.overlapped.count_ones());
+        self.evidence.io_rounds +=
+            u64::from((batch.by_itself & batch.overlapped & absent).count_ones());
+        if let Some(filled) = &mut self.evidence.filled {
+            let actors = &self.part.plan.actors;
+            let observes = actors[self.part.me].ops.iter().any(|op| op.observes());
+            let alone = actors.iter().filter(|a| a.role == Role::Filler).count() == 1;
+            // A page left resident is an adviser's own doing only if nobody else fills.
+            let fills = match (observes, alone) {
+                (true, _) => batch.touched,
+                (false, true) => resident,
+                (false, false) => 0,
+            };
+            *filled +=
+                u64::from((batch.overlapped & absent & (fills | batch.by_itself)).count_ones());
+        }
+    }
+}
+
+/// Moves an estimate of how long a call takes, in nanoseconds, towards the time since `from`: quickly
+/// downwards, slowly upwards, since a call that was held up says little of the next.
+fn learn(estimate: &AtomicU64, from: Instant) {
+    let ns = from.elapsed().as_nanos() as u64;
+    let known = estimate.load(SeqCst);
+    let next = match known {
+        0 => ns,
+        _ if ns < known => (known + ns) / 2,
+        _ => known + (ns - known).min(known / 8 + 1),
+    };
+    estimate.store(next, SeqCst);
+}
+
+/// How a call met the invalidator's, worst first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Class {
+    Outside,
+    Early,
+    Straddle,
+    Inside,
+}
+
+impl Class {
+    /// From the clock before and after the call, and the invalidator's ticks (0: not there yet).
+    fn of(a: u64, b: u64, begin: u64, end: u64) -> Class {
+        if begin == 0 || b < begin || end != 0 && a >= end {
+            Class::Outside
+        } else if a < begin {
+            Class::Early
+        } else if end == 0 || b < end {
+            Class::Inside
+        } else {
+            Class::Straddle
+        }
+    }
+}
+
+/// What is known of the mutators of a round when a call is judged, as bits.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Applied {
+    /// They had returned before the call began.
+    settled: u8,
+    /// They had begun before the call ended.
+    begun: u8,
+}
+
+/// The windows that a call may show: everything settled has taken effect, nothing that had not begun.
+pub(super) fn legal(step: &Step, applied: Applied) -> impl Iterator<Item = &[Piece]> + Clone {
+    let must = applied.settled & step.relevant;
+    let possible = move |mask: u8| mask & must == must && mask & !(applied.begun | must) == 0;
+    let candidates = step.candidates.iter();
+    candidates
+        .filter(move |(mask, _)| possible(*mask))
+        .map(|(_, window)| &window[..])
+}
+
+/// Whether the file may end within the call's range, so that SIGBUS or a short result is legal.
+fn may_end(step: &Step, applied: Applied) -> bool {
+    let (_, start) = operand(&step.call);
+    let len = match step.call {
+        Call::Read { len, .. } | Call::Fault { len, .. } => len,
+        _ => 0,
+    };
+    legal(step, applied).any(|w| w.last().map_or(0, |p| p.end() - start) < len)
+}
+
+/// Bytes that a mutator's call must move.
+fn wanted(call: &Call) -> Option<u64> {
+    match *call {
+        Call::Store { len, .. } | Call::Write { len, .. } => Some(len),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contact_classes() {
+        assert_eq!(Class::of(0, 0, 0, 0), Class::Outside);
+        assert_eq!(Class::of(0, 4, 5, 6), Class::Outside);
+        assert_eq!(Class::of(4, 5, 5, 0), Class::Early);
+        assert_eq!(Class::of(5, 5, 5, 0), Class::Inside);
+        assert_eq!(Class::of(5, 5, 5, 6), Class::Inside);
+        assert_eq!(Class::of(5, 6, 5, 6), Class::Straddle);
+        assert_eq!(Class::of(6, 6, 5, 6), Class::Outside);
+    }
+}
