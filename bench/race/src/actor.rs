@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use round::Applied;
 
 use punchbench_results::{FillerEvidence, Phase, Verdict, Via};
-use punchbench_scenarios::Role;
+use punchbench_scenarios::{Op, Role};
 use punchbench_sys::{futex, process};
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;

@@ -306,7 +306,10 @@ impl Racer<'_> {
         if let Some(filled) = &mut self.evidence.filled {
             let actors = &self.part.plan.actors;
             let observes = actors[self.part.me].ops.iter().any(|op| op.observes());
-            let alone = actors.iter().filter(|a| a.role == Role::Filler).count() == 1;
+            let others_fill = actors.iter().enumerate().any(|(i, a)| {
+                i != self.part.me && a.role != Role::Dirtier && a.ops.iter().any(Op::fills)
+            });
+            let alone = !others_fill;
             // A page left resident is an adviser's own doing only if nobody else fills.
             let fills = match (observes, alone) {
                 (true, _) => batch.touched,
