@@ -9,14 +9,14 @@ use punchbench_scenarios::{
     Content as Fills, Effect, Geometry, OnRange, Op, RangeError, Repeat, Role, Scenario,
 };
 
-use crate::board::MOST_ACTORS;
+pub use outcomes::Way;
+
+use crate::board::{BATCH_ROUNDS, Known, MOST_ACTORS, MOST_MUTATORS};
 use crate::content::{Change, Content, Piece};
 use crate::{Call, FileId};
 
 /// Probes after a batch look at no more than this at a time, unless one round needs more.
 const BATCH_BYTES: u64 = 256 << 10;
-/// Rounds of a batch are bits of a word.
-const BATCH_ROUNDS: u64 = 64;
 /// A pass of a shifting scenario is cut off here: an insert makes the file grow.
 const SHIFTING_ROUNDS: u64 = 2048;
 
@@ -99,6 +99,8 @@ pub struct Plan {
     first: u64,
     /// From one round's chunk to the next; downwards in a shifting scenario.
     stride: u64,
+    /// Bytes behind the last chunk of each batch that nobody may touch.
+    guard: u64,
     geometry: Geometry,
     /// Mutator slots in use.
     pub mutators: usize,
@@ -113,9 +115,8 @@ pub struct Step {
     pub mutator: Option<usize>,
     /// The generation that it writes.
     pub generation: u32,
-    /// For an observing call: for each set of mutators that may have taken effect (as bits), the windows it
-    /// may show.
-    pub candidates: Vec<(u8, Vec<Piece>)>,
+    /// For an observing call: what it may show, and when.
+    pub candidates: Vec<(Way, Vec<Piece>)>,
     /// The mutators that change what it observes, as bits.
     pub relevant: u8,
 }
@@ -183,14 +184,19 @@ impl Plan {
                 mutators: slots,
             });
         }
-        if actors.len() > MOST_ACTORS || mutators > 3 {
+        if actors.len() > MOST_ACTORS || mutators > MOST_MUTATORS {
             return Err(shape(format!(
-                "{} racing actors and {mutators} operations that change content; at most {MOST_ACTORS} and 3 are supported",
+                "{} racing actors and {mutators} operations that change content; at most {MOST_ACTORS} and {MOST_MUTATORS} are supported",
                 actors.len()
             )));
         }
         let on = file_id(&scenario.round.on)?;
-        let chunk = scenario.round.chunk.bytes(geometry);
+        // Nothing smaller than an allocation unit can be freed or moved.
+        let chunk = scenario
+            .round
+            .chunk
+            .bytes(geometry)
+            .next_multiple_of(geometry.block);
         let shifting = actors
             .iter()
             .flat_map(|a| &a.ops)
@@ -213,6 +219,7 @@ impl Plan {
             chunk,
             first: 0,
             stride: chunk,
+            guard: 0,
             geometry,
             mutators,
         };
@@ -243,8 +250,12 @@ impl Plan {
         } else {
             self.stride = (before + behind).next_multiple_of(self.chunk);
             self.first = before.next_multiple_of(self.chunk);
-            self.rounds = size.saturating_sub(self.first) / self.stride;
             self.batch = (BATCH_BYTES / self.stride).clamp(1, BATCH_ROUNDS);
+            self.guard = self.geometry.page.max(self.geometry.block);
+            let room = size.saturating_sub(self.first);
+            let whole = self.batch * self.stride + self.guard;
+            let rest = (room % whole) / self.stride;
+            self.rounds = room / whole * self.batch + rest.min(self.batch);
         }
         if self.rounds == 0 {
             return Err(Err(format!(
@@ -287,7 +298,7 @@ impl Plan {
         let at = if self.shifting {
             size / self.chunk * self.chunk - (round + 8) * self.chunk
         } else {
-            self.first + round * self.stride
+            self.first + round * self.stride + round / self.batch * self.guard
         };
         at..at + self.chunk
     }
@@ -447,10 +458,10 @@ impl Plan {
                         file,
                         &(at..at + len),
                         &changes,
-                        &mut |mask, content| {
-                            let window: Vec<Piece> = content.window(at..at + len).collect();
-                            if !found.iter().any(|(m, w)| *m == mask && *w == window) {
-                                found.push((mask, window));
+                        &mut |way, content| {
+                            let candidate = (way, content.window(at..at + len).collect());
+                            if !found.contains(&candidate) {
+                                found.push(candidate);
                             }
                         },
                     );
@@ -463,7 +474,7 @@ impl Plan {
                 call,
                 mutator: *slot,
                 generation,
-                relevant: candidates.iter().fold(0, |all, (mask, _)| all | mask),
+                relevant: candidates.iter().fold(0, |all, (way, _)| all | way.applied),
                 candidates,
             }
         });

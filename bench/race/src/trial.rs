@@ -18,7 +18,7 @@ use punchbench_sys::process::Exit;
 use punchbench_sys::{futex, process};
 
 use crate::actor::{Part, Racer};
-use crate::board::{Board, Spin};
+use crate::board::{Board, Known, Spin};
 use crate::content::{Change, Content};
 use crate::host::{Crew, Host};
 use crate::message::{Finding, Message};
@@ -124,7 +124,7 @@ pub fn race(
 ) -> Result<RaceReport, RaceError> {
     let plan = Plan::new(&spec.scenario, spec.geometry)?;
     let mut stage = subjects.stage()?;
-    let board = Board::new(plan.actors.len())?;
+    let board = Board::new(plan.actors.len(), plan.rounds)?;
     let cpus = if spec.cpus.is_empty() {
         process::cpus()?
     } else {
@@ -302,9 +302,24 @@ impl<'a> Lead<'a> {
     }
 
     fn run(mut self) -> Result<RaceReport, RaceError> {
+        match self.passes() {
+            Ok(contents) => Ok(self.report(contents)),
+            // What was found and confirmed stands, however the race ended.
+            Err(error) if !self.violations.is_empty() => {
+                let note = format!("the race ended early: {error}");
+                self.evidence.notes.push(note);
+                self.board.abort();
+                Ok(self.report(None))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Races pass after pass; what every file holds in the end, if that is known.
+    fn passes(&mut self) -> Result<Option<Vec<Content>>, RaceError> {
         self.await_ready()?;
         let mut pass = 0;
-        let contents = loop {
+        loop {
             (self.on_event)(Event::Preparing { pass });
             let mut contents = self.prepare(pass)?;
             let before = self.blocks()?;
@@ -315,13 +330,15 @@ impl<'a> Lead<'a> {
             futex::wake_all(self.board.command());
             self.began.get_or_insert_with(Instant::now);
             let before_ns = self.evidence.racing_ns;
-            let end = self.await_pass(pass)?;
+            let end = self.await_pass(pass);
             self.gather(pass, before_ns);
+            let end = end?;
             if end.void {
-                break None;
+                return Ok(None);
             }
             for round in 0..end.rounds {
-                self.plan.settle(pass, round, &mut contents);
+                let known = Known::of(self.board.order(round).load(SeqCst));
+                self.plan.settle(pass, round, known, &mut contents);
             }
             (self.on_event)(Event::Verifying { pass });
             self.reuse(pass, before, &mut contents)?;
@@ -331,10 +348,9 @@ impl<'a> Lead<'a> {
             // A generation is written once; there are only so many.
             let exhausted = self.plan.generation(pass + 1) >> GENERATION_BITS != 0;
             if end.last || exhausted || self.over() {
-                break Some(contents);
+                return Ok(Some(contents));
             }
-        };
-        Ok(self.report(contents))
+        }
     }
 
     fn over(&self) -> bool {

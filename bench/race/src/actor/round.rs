@@ -31,6 +31,10 @@ impl Racer<'_> {
         }
         let me = &self.part.plan.actors[self.part.me];
         let delay = self.delay();
+        if self.leads() && (self.part.cache_is_store || self.residency(round..round + 1) == Some(0))
+        {
+            self.batch.absent |= 1 << i;
+        }
         board.gate(self.part.spin)?;
         if delay > 0 {
             let from = Instant::now();
@@ -49,7 +53,7 @@ impl Racer<'_> {
             for k in 0..self.batch.rounds[i as usize].steps.len() {
                 contact = contact.max(self.step(i, round, k));
             }
-            if !me.repeats || board.interval(round, 0).1 != 0 {
+            if !me.repeats || self.invalidated(round).1 != 0 {
                 break;
             }
             tries += 1;
@@ -60,9 +64,6 @@ impl Racer<'_> {
         // Where it went first: otherwise it may have waited for the invalidator.
         if !me.repeats && self.leader_waits {
             learn(board.once_ns(), from);
-        }
-        for slot in me.mutators.iter().flatten() {
-            board.clear(round + 1, *slot);
         }
         let usage = self.subject.usage();
         let by_itself = usage != self.usage;
@@ -76,6 +77,14 @@ impl Racer<'_> {
             Class::Inside => self.evidence.contact.inside += 1,
         }
         Ok(())
+    }
+
+    /// When the leader's first call of a round began and its last one ended, as ticks; 0 for what is yet to
+    /// come.
+    fn invalidated(&self, round: u64) -> (u64, u64) {
+        let board = self.part.board;
+        let last = self.part.plan.actors[0].ops.len() - 1;
+        (board.interval(round, 0).0, board.interval(round, last).1)
     }
 
     /// How long to hold back after the gate, in nanoseconds, where somebody calls only once a round: both
@@ -115,7 +124,6 @@ impl Racer<'_> {
                 board.void().store(1, SeqCst);
             }
             let end = board.end(round, slot);
-            board.clear(round + 1, slot);
             match outcome.same {
                 Some(true) => self.same += 1,
                 Some(false) => self.differs += 1,
@@ -196,7 +204,7 @@ impl Racer<'_> {
         if may_not_wait {
             board.no_wait(self.part.me).fetch_add(1, SeqCst);
         }
-        let (begin, end) = board.interval(round, 0);
+        let (begin, end) = self.invalidated(round);
         let class = Class::of(a, b, begin, end);
         self.evidence.calls += 1;
         self.evidence.sigbus += u64::from(outcome.sigbus);
@@ -215,12 +223,17 @@ impl Racer<'_> {
             }
             return class;
         };
-        let mut applied = Applied::default();
+        let mut applied = Applied {
+            known: board
+                .known(round, self.part.plan.mutators)
+                .without(self.repeating),
+            ..Applied::default()
+        };
         for slot in 0..self.part.plan.mutators {
             let (begin, end) = board.interval(round, slot);
-            applied.settled |= u8::from(end != 0 && end <= a) << slot;
-            // What had not begun when the call ended cannot be seen in it. Who repeats has ticks of its last
-            // call only.
+            // Of who repeats only the last call's ticks are left: what it did before may have been undone.
+            applied.settled |= u8::from(begin < end && end <= a) << slot;
+            // What had not begun when the call ended cannot be seen in it.
             let repeats = self.repeating >> slot & 1 != 0;
             applied.begun |= u8::from(begin != 0 && (begin <= b || repeats)) << slot;
         }
@@ -363,15 +376,22 @@ pub(super) struct Applied {
     settled: u8,
     /// They had begun before the call ended.
     begun: u8,
+    /// What is known of their order.
+    known: Known,
 }
 
 /// The windows that a call may show: everything settled has taken effect, nothing that had not begun.
 pub(super) fn legal(step: &Step, applied: Applied) -> impl Iterator<Item = &[Piece]> + Clone {
     let must = applied.settled & step.relevant;
-    let possible = move |mask: u8| mask & must == must && mask & !(applied.begun | must) == 0;
+    let possible = move |way: &Way| {
+        way.applied & must == must
+            && way.applied & !(applied.begun | must) == 0
+            && way.fleeting & applied.settled == 0
+            && way.may_be(applied.known)
+    };
     let candidates = step.candidates.iter();
     candidates
-        .filter(move |(mask, _)| possible(*mask))
+        .filter(move |(way, _)| possible(way))
         .map(|(_, window)| &window[..])
 }
 

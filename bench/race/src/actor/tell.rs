@@ -8,18 +8,6 @@ use super::round::legal;
 use super::*;
 
 impl Racer<'_> {
-    /// Tells of the failed call that made a pass void.
-    pub(super) fn report_failure(&mut self, pass: u64) -> Result<(), Ended> {
-        let mutates = self.part.plan.actors[self.part.me]
-            .mutators
-            .iter()
-            .any(Option::is_some);
-        if mutates && self.part.board.void().load(SeqCst) != 0 {
-            self.report_held(pass)?;
-        }
-        Ok(())
-    }
-
     /// Tells of the illegal observations of the batch, and puts the first up for confirmation.
     pub(super) fn report_held(&mut self, pass: u64) -> Result<(), Ended> {
         self.part.board.suspect(self.part.me).store(0, SeqCst);
