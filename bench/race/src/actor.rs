@@ -312,8 +312,11 @@ impl<'a> Racer<'a> {
             if self.leads() {
                 self.raced += n;
                 board.rounds().store(self.raced, SeqCst);
-                let resident = self.residency(round - n..round).unwrap_or(0);
-                board.resident().store(resident, SeqCst);
+                for actor in 1..plan.actors.len() {
+                    let alone = |page| plan.actors[actor].alone.contains(&page);
+                    let resident = self.residency(round - n..round, alone).unwrap_or(0);
+                    board.resident(actor).store(resident, SeqCst);
+                }
                 for round in round - n..round {
                     let known = board.known(round, plan.mutators);
                     board.order(round).store(known.word(), SeqCst);
@@ -377,9 +380,9 @@ impl<'a> Racer<'a> {
         }
     }
 
-    /// A bit for each of these rounds (at most 64) that has any of its chunk's pages in the page cache, the
-    /// first lowest; `None` where it cannot be told.
-    fn residency(&mut self, rounds: Range<u64>) -> Option<u64> {
+    /// A bit for each of these rounds (at most 64) that has any of `these` pages of its chunk, counted from
+    /// its start, in the page cache, the first round lowest; `None` where it cannot be told.
+    fn residency(&mut self, rounds: Range<u64>, these: impl Fn(u64) -> bool) -> Option<u64> {
         let plan = self.part.plan;
         let (a, b) = (plan.chunk(rounds.start), plan.chunk(rounds.end - 1));
         let span = a.start.min(b.start)..a.end.max(b.end);
@@ -389,7 +392,9 @@ impl<'a> Racer<'a> {
         self.subject.resident(plan.on, span, pages)?;
         let resident = rounds.enumerate().filter(|(_, round)| {
             let chunk = plan.chunk(*round);
-            (chunk.start / page..chunk.end.div_ceil(page)).any(|p| pages[(p - base) as usize])
+            let first = chunk.start / page;
+            (first..chunk.end.div_ceil(page))
+                .any(|p| these(p - first) && pages[(p - base) as usize])
         });
         Some(resident.fold(0, |bits, (i, _)| bits | 1 << i))
     }

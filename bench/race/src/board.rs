@@ -27,13 +27,12 @@ const ABORT: usize = 3 * LINE;
 const COMMAND: usize = 4 * LINE;
 const GO: usize = 5 * LINE;
 const ABSENT: usize = 6 * LINE;
-const RESIDENT: usize = 7 * LINE;
 const CONFIRM: usize = 8 * LINE;
 const ROUNDS: usize = 9 * LINE;
-const VIOLATED: usize = 7 * LINE + 1;
+const VIOLATED: usize = 7 * LINE;
 const VOID: usize = 10 * LINE;
 const CALL_NS: usize = 11 * LINE;
-/// One line for each actor: suspect, answer (3 words), call sequence.
+/// One line for each actor: suspect, answer (3 words), call sequence, resident.
 const ACTORS: usize = 12 * LINE;
 /// (begin, end) of each mutator, for each round of a batch.
 const TICKS: usize = ACTORS + MOST_ACTORS * LINE;
@@ -241,9 +240,10 @@ impl Board {
         self.word(ABSENT)
     }
 
-    /// A bit for each round of the batch: its chunk was resident before any probe.
-    pub fn resident(&self) -> &AtomicU64 {
-        self.word(RESIDENT)
+    /// A bit for each round of the batch: pages that only this actor may have brought in were resident
+    /// before any probe.
+    pub fn resident(&self, actor: usize) -> &AtomicU64 {
+        self.word(ACTORS + actor * LINE + 5)
     }
 
     /// A bit for each round of the batch in which something illegal was seen.

@@ -69,6 +69,9 @@ pub struct ActorPlan {
     pub ops: Vec<Op>,
     /// Files it maps.
     pub maps: Vec<FileId>,
+    /// Pages of a chunk, counted from its start, that no other filler's operations name: what becomes
+    /// resident there it has brought in itself.
+    pub alone: Vec<u64>,
     /// The mutator slot of each operation, if it changes content or blocks. The invalidator's first is 0.
     pub mutators: Vec<Option<usize>>,
 }
@@ -181,6 +184,7 @@ impl Plan {
                 repeats: matches!(actor.repeat, Repeat::While(_)),
                 ops: actor.ops.clone(),
                 maps,
+                alone: Vec::new(),
                 mutators: slots,
             });
         }
@@ -223,13 +227,15 @@ impl Plan {
             geometry,
             mutators,
         };
-        plan.lay_out().map_err(|what| match what {
-            Ok(source) => PlanError::Range {
-                scenario: scenario.scenario.clone(),
-                source,
-            },
-            Err(what) => shape(what),
-        })?;
+        plan.lay_out()
+            .and_then(|()| plan.share_out().map_err(Ok))
+            .map_err(|what| match what {
+                Ok(source) => PlanError::Range {
+                    scenario: scenario.scenario.clone(),
+                    source,
+                },
+                Err(what) => shape(what),
+            })?;
         Ok(plan)
     }
 
@@ -279,6 +285,40 @@ impl Plan {
             }
         }
         Ok(touched)
+    }
+
+    /// Finds the pages of a chunk that are one filler's alone.
+    fn share_out(&mut self) -> Result<(), RangeError> {
+        let (chunk, page) = (self.chunk(0), self.geometry.page);
+        let mut named = Vec::new();
+        for (actor, op) in self
+            .actors
+            .iter()
+            .enumerate()
+            .filter(|(_, a)| a.role == Role::Filler)
+            .flat_map(|(i, a)| a.ops.iter().map(move |op| (i, op)))
+        {
+            if let (Some((file, range)), _) = op.operands()
+                && self.file(file) == self.on
+            {
+                let range = range.resolve(&chunk, self.size(file), self.geometry)?;
+                named.push((actor, range));
+            }
+        }
+        let first = chunk.start / page;
+        for at in first..chunk.end.div_ceil(page) {
+            let (from, to) = (at * page, (at + 1) * page);
+            let mut fillers = named
+                .iter()
+                .filter(|(_, r)| r.start < to && from < r.end)
+                .map(|(actor, _)| *actor);
+            if let Some(one) = fillers.next()
+                && fillers.all(|other| other == one)
+            {
+                self.actors[one].alone.push(at - first);
+            }
+        }
+        Ok(())
     }
 
     fn file(&self, name: &str) -> FileId {

@@ -31,7 +31,8 @@ impl Racer<'_> {
         }
         let me = &self.part.plan.actors[self.part.me];
         let delay = self.delay();
-        if self.leads() && (self.part.cache_is_store || self.residency(round..round + 1) == Some(0))
+        if self.leads()
+            && (self.part.cache_is_store || self.residency(round..round + 1, |_| true) == Some(0))
         {
             self.batch.absent |= 1 << i;
         }
@@ -308,26 +309,17 @@ impl Racer<'_> {
     }
 
     pub(super) fn count_fills(&mut self) {
-        let (absent, resident) = (
-            self.part.board.absent().load(SeqCst),
-            self.part.board.resident().load(SeqCst),
-        );
+        let absent = self.part.board.absent().load(SeqCst);
+        let resident = self.part.board.resident(self.part.me).load(SeqCst);
         let batch = &self.batch;
         self.evidence.overlapped += u64::from(batch.overlapped.count_ones());
         self.evidence.io_rounds +=
             u64::from((batch.by_itself & batch.overlapped & absent).count_ones());
         if let Some(filled) = &mut self.evidence.filled {
-            let actors = &self.part.plan.actors;
-            let observes = actors[self.part.me].ops.iter().any(|op| op.observes());
-            let alone = actors.iter().filter(|a| a.role == Role::Filler).count() == 1;
-            // A page left resident is an adviser's own doing only if nobody else fills.
-            let fills = match (observes, alone) {
-                (true, _) => batch.touched,
-                (false, true) => resident,
-                (false, false) => 0,
-            };
-            *filled +=
-                u64::from((batch.overlapped & absent & (fills | batch.by_itself)).count_ones());
+            let me = &self.part.plan.actors[self.part.me];
+            let observes = me.ops.iter().any(|op| op.observes());
+            let fills = if observes { batch.touched } else { resident } | batch.by_itself;
+            *filled += u64::from((batch.overlapped & absent & fills).count_ones());
         }
     }
 }
