@@ -38,6 +38,9 @@ pub struct Scenario {
 pub struct FileSpec {
     /// Its size when a pass begins.
     pub size: Size,
+    /// Its size when a pass begins, where that is less: then `size` is the room that ranges may use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filled: Option<Size>,
     /// What it holds when a pass begins.
     #[serde(default, with = "serde_yaml::with::singleton_map")]
     #[schemars(with = "Content")]
@@ -58,6 +61,9 @@ pub enum Content {
     Empty,
     /// The same bytes as another file.
     SameAs(String),
+    /// What another file trades with its filesystem's boot loader inode (EXT4_IOC_SWAP_BOOT): stamps that
+    /// are put there before a pass. No actor can name the inode itself.
+    BootOf(String),
 }
 
 /// What one round is.
@@ -68,6 +74,9 @@ pub struct Round {
     pub on: String,
     /// The size of a chunk.
     pub chunk: Size,
+    /// Every round races the same chunk, the last one of the file, instead of one each.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fixed: bool,
 }
 
 /// One actor: a process of its own with its own descriptors and mappings.

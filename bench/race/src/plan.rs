@@ -19,6 +19,8 @@ use crate::{Call, FileId};
 const BATCH_BYTES: u64 = 256 << 10;
 /// A pass of a shifting scenario is cut off here: an insert makes the file grow.
 const SHIFTING_ROUNDS: u64 = 2048;
+/// Rounds of a pass whose rounds all race the same chunk.
+const FIXED_ROUNDS: u64 = 1024;
 
 /// A scenario that cannot be raced as it stands.
 #[derive(Debug, thiserror::Error)]
@@ -46,12 +48,16 @@ pub enum PlanError {
 pub struct FilePlan {
     /// Its name in the scenario.
     pub name: String,
-    /// Bytes when a pass begins.
+    /// Bytes that ranges may use.
     pub size: u64,
+    /// Bytes when a pass begins.
+    pub filled: u64,
     /// What it holds then.
     pub fills: Fills,
     /// It must come through unharmed.
     pub witness: bool,
+    /// It is no file of its own, but what this one trades with the boot loader inode.
+    pub behind: Option<FileId>,
 }
 
 /// An actor of the plan.
@@ -97,6 +103,8 @@ pub struct Plan {
     pub batch: u64,
     /// An operation moves what lies behind the chunk.
     pub shifting: bool,
+    /// Every round races the last chunk; it is evicted before each.
+    pub fixed: bool,
     chunk: u64,
     /// The first round's chunk, where chunks go upwards.
     first: u64,
@@ -146,8 +154,13 @@ impl Plan {
             .map(|(name, f)| FilePlan {
                 name: name.into(),
                 size: f.size.bytes(geometry),
+                filled: f.filled.as_ref().unwrap_or(&f.size).bytes(geometry),
                 fills: f.content.clone(),
                 witness: f.witness,
+                behind: match &f.content {
+                    Fills::BootOf(other) => scenario.files.index(other).map(|i| i as FileId),
+                    Fills::Stamped | Fills::SameAs(_) | Fills::Empty => None,
+                },
             })
             .collect();
         let file_id = |name: &str| {
@@ -220,6 +233,7 @@ impl Plan {
             rounds: 0,
             batch: 1,
             shifting,
+            fixed: scenario.round.fixed,
             chunk,
             first: 0,
             stride: chunk,
@@ -242,13 +256,20 @@ impl Plan {
     /// Finds how many rounds fit, from what one round touches.
     fn lay_out(&mut self) -> Result<(), Result<RangeError, String>> {
         let size = self.files[usize::from(self.on)].size;
-        let probe = size / 2 / self.chunk * self.chunk;
+        let probe = if self.fixed {
+            size.saturating_sub(self.chunk)
+        } else {
+            size / 2 / self.chunk * self.chunk
+        };
         let touched = self.touched(&(probe..probe + self.chunk)).map_err(Ok)?;
         let (before, behind) = (
             probe - touched.start.min(probe),
             touched.end.max(probe + self.chunk) - probe,
         );
-        if self.shifting {
+        if self.fixed {
+            (self.first, self.stride) = (size - self.chunk, 0);
+            self.rounds = FIXED_ROUNDS;
+        } else if self.shifting {
             // Downwards, so that each round's chunk was never cached in this pass.
             let room = size.saturating_sub(behind + before + 8 * self.chunk);
             self.rounds = (room / self.chunk).min(SHIFTING_ROUNDS);
@@ -332,10 +353,19 @@ impl Plan {
         self.files[usize::from(self.file(name))].size
     }
 
+    /// The files that can be looked at.
+    pub fn visible(&self) -> impl Iterator<Item = FileId> + use<> {
+        let visible: Vec<FileId> = (0..self.files.len())
+            .filter(|&i| self.files[i].behind.is_none())
+            .map(|i| i as FileId)
+            .collect();
+        visible.into_iter()
+    }
+
     /// The chunk of a round.
     pub fn chunk(&self, round: u64) -> Range<u64> {
         let size = self.files[usize::from(self.on)].size;
-        let at = if self.shifting {
+        let at = if self.shifting && !self.fixed {
             size / self.chunk * self.chunk - (round + 8) * self.chunk
         } else {
             self.first + round * self.stride + round / self.batch * self.guard
@@ -381,8 +411,8 @@ impl Plan {
     fn initial(&self, file: FileId, generation: u32) -> Content {
         let plan = &self.files[usize::from(file)];
         match &plan.fills {
-            Fills::Stamped => Content::stamped(file, generation, plan.size),
-            Fills::SameAs(other) => Content::stamped(self.file(other), generation, plan.size),
+            Fills::Stamped | Fills::BootOf(_) => Content::stamped(file, generation, plan.filled),
+            Fills::SameAs(other) => Content::stamped(self.file(other), generation, plan.filled),
             Fills::Empty => Content::default(),
         }
     }
@@ -491,22 +521,13 @@ impl Plan {
         let steps = plan.ops.iter().zip(&plan.mutators).map(|(op, slot)| {
             let call = self.call(op, &chunk);
             let candidates = match call {
-                Call::Read { file, at, len, .. } | Call::Fault { file, at, len } => {
-                    let mut found = Vec::new();
-                    self.orders(
+                Call::Read { file, at, len, .. } | Call::Fault { file, at, len } => self
+                    .candidates(
                         &contents[usize::from(file)],
                         file,
                         &(at..at + len),
                         &changes,
-                        &mut |way, content| {
-                            let candidate = (way, content.window(at..at + len).collect());
-                            if !found.contains(&candidate) {
-                                found.push(candidate);
-                            }
-                        },
-                    );
-                    found
-                }
+                    ),
                 _ => Vec::new(),
             };
             let generation = slot.map_or(0, |slot| self.written(pass, round, slot));

@@ -369,16 +369,17 @@ impl<'a> Lead<'a> {
         }
         let contents = self.plan.contents(pass);
         let stamps = Stamps::new(self.spec.nonce);
-        for (file, content) in contents.iter().enumerate() {
+        for file in self.plan.visible() {
+            let content = &contents[usize::from(file)];
             let mut fill = |at: u64, buf: &mut [u8]| {
                 let pieces: Vec<_> = content.window(at..at + buf.len() as u64).collect();
                 crate::judge::render(stamps, at, &pieces, buf);
             };
-            self.stage
-                .prepare(file as FileId, content.size(), &mut fill)?;
+            self.stage.prepare(file, content.size(), &mut fill)?;
         }
-        for (file, content) in contents.iter().enumerate() {
-            let proved = self.verifier.evict(file as FileId, content.size())?;
+        for file in self.plan.visible() {
+            let content = &contents[usize::from(file)];
+            let proved = self.verifier.evict(file, content.size())?;
             self.evidence.eviction_proved &= proved || content.size() == 0;
         }
         Ok(contents)
@@ -498,11 +499,12 @@ impl<'a> Lead<'a> {
 
     /// P2: everything again, after eviction.
     fn verify(&mut self, pass: u64, rounds: u64, contents: &[Content]) -> Result<(), RaceError> {
-        for (file, content) in contents.iter().enumerate() {
-            let proved = self.verifier.evict(file as FileId, content.size())?;
+        for file in self.plan.visible() {
+            let content = &contents[usize::from(file)];
+            let proved = self.verifier.evict(file, content.size())?;
             let phase = if proved { Phase::Evicted } else { Phase::After };
             self.evidence.eviction_proved &= proved || content.size() == 0;
-            let found = self.verifier.look(file as FileId, content, phase)?;
+            let found = self.verifier.look(file, content, phase)?;
             for mut violation in found.violations {
                 violation.pass = pass;
                 violation.round = self.plan.round_of(violation.offset, 0, rounds.max(1));
@@ -558,12 +560,9 @@ pub fn remounted(
         subjects.stage()?.direct(),
     );
     let mut violations = Vec::new();
-    for (file, content) in contents.iter().enumerate() {
-        violations.extend(
-            verifier
-                .look(file as FileId, content, Phase::Remounted)?
-                .violations,
-        );
+    for file in plan.visible() {
+        let content = &contents[usize::from(file)];
+        violations.extend(verifier.look(file, content, Phase::Remounted)?.violations);
     }
     Ok(violations)
 }

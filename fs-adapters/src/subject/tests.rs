@@ -44,6 +44,7 @@ pub(crate) fn scenario() -> Scenario {
     };
     let file = || FileSpec {
         size: bytes(SIZE),
+        filled: None,
         content: Content::Stamped,
         witness: false,
     };
@@ -62,6 +63,7 @@ pub(crate) fn scenario() -> Scenario {
         round: Round {
             on: "victim".into(),
             chunk: bytes(PAGE),
+            fixed: false,
         },
         actors: Named(vec![
             ("mapper".into(), actor(Role::Filler, mapper)),

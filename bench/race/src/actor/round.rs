@@ -29,6 +29,7 @@ impl Racer<'_> {
                     .fill(file, step.generation, at, &mut buf[..len as usize]);
             }
         }
+        self.evict_again(round)?;
         let me = &self.part.plan.actors[self.part.me];
         let delay = self.delay();
         if self.leads()
@@ -76,6 +77,23 @@ impl Racer<'_> {
             Class::Early => self.evidence.contact.early += 1,
             Class::Straddle => self.evidence.contact.straddle += 1,
             Class::Inside => self.evidence.contact.inside += 1,
+        }
+        Ok(())
+    }
+
+    /// Evicts the chunk that every round of the pass races.
+    fn evict_again(&mut self, round: u64) -> Result<(), Ended> {
+        let plan = self.part.plan;
+        if !plan.fixed || self.part.cache_is_store {
+            return Ok(());
+        }
+        if plan.actors[self.part.me].maps.contains(&plan.on) {
+            self.subject.unmap(plan.on, plan.chunk(round))?;
+        }
+        self.part.board.gate(self.part.spin)?;
+        if self.leads() {
+            // Whether it worked is seen at the gate.
+            self.subject.evict(plan.on, plan.chunk(round))?;
         }
         Ok(())
     }
@@ -378,7 +396,8 @@ pub(super) fn legal(step: &Step, applied: Applied) -> impl Iterator<Item = &[Pie
     let possible = move |way: &Way| {
         way.applied & must == must
             && way.applied & !(applied.begun | must) == 0
-            && way.fleeting & applied.settled == 0
+            // A size that is changed twice, down and up, is settled when both are.
+            && (way.fleeting == 0 || way.fleeting & !applied.settled != 0)
             && way.may_be(applied.known)
     };
     let candidates = step.candidates.iter();

@@ -1,6 +1,7 @@
 //! What a round may leave behind: every set of its mutators in every order, and where to look for it.
 
 use super::*;
+use crate::content::{Legal, Origin};
 
 /// One way in which mutators of a round may have taken effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,12 +68,70 @@ impl Plan {
         go(&part, &none, &mine, found);
     }
 
+    /// What a call on `range` of `file` may show, and when.
+    pub(super) fn candidates(
+        &self,
+        content: &Content,
+        file: FileId,
+        range: &Range<u64>,
+        changes: &[(usize, FileId, Change)],
+    ) -> Vec<(Way, Vec<Piece>)> {
+        let mut all: Vec<(Way, Vec<Piece>)> = Vec::new();
+        let mut add = |way, window| {
+            let candidate = (way, window);
+            if !all.contains(&candidate) {
+                all.push(candidate);
+            }
+        };
+        // While the size changes, bytes past the end may still be copied, as zeros: filemap_read looks at
+        // the size after it has the folio, and copies then. So may those that a write has yet to reach.
+        let size = content.size();
+        let extends = |change: &Change| matches!(change, Change::Overwrite { at, len, .. } if at + len > size);
+        let which = |kind: &dyn Fn(&Change) -> bool| {
+            let slots = changes
+                .iter()
+                .filter(|(_, f, change)| *f == file && kind(change));
+            slots.fold(0u8, |mask, (slot, ..)| mask | 1 << slot)
+        };
+        let cuts = which(&|change| matches!(change, Change::Truncate { .. }));
+        let extends = which(&extends);
+        self.orders(content, file, range, changes, &mut |way, content| {
+            let window: Vec<Piece> = content.window(range.clone()).collect();
+            let mut end = window.last().map_or(range.start, Piece::end);
+            if way.applied & extends != 0 {
+                end = end.min(size).max(range.start);
+            }
+            let fleeting = way.applied & (cuts | extends);
+            if fleeting != 0 && end < range.end {
+                let known = content.window(range.start..end);
+                let zeros = Piece {
+                    start: end,
+                    len: range.end - end,
+                    legal: Legal::one(Origin::Zero),
+                };
+                let window = known.chain([zeros]).collect();
+                add(
+                    Way {
+                        fleeting,
+                        ..way.clone()
+                    },
+                    window,
+                );
+            }
+            add(way, window);
+        });
+        all
+    }
+
     /// The range that must be looked at to know what `range` may hold.
     fn reach(&self, range: &Range<u64>, changes: &[(usize, Change)], size: u64) -> Range<u64> {
         changes.iter().fold(range.clone(), |reach, (_, change)| {
             let (at, end) = match *change {
                 Change::Zero { at, len } | Change::Overwrite { at, len, .. } => (at, at + len),
                 Change::Collapse { at, .. } | Change::Insert { at, .. } => (at, size),
+                // With the byte before it: an empty part would not know where it begins.
+                Change::Truncate { at } => (at.saturating_sub(1), size),
+                Change::Extend { at } => (size.saturating_sub(1), size.max(at)),
             };
             reach.start.min(at)..reach.end.max(end)
         })
@@ -147,7 +206,6 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::content::Origin;
 
     /// A punch beside a write of the same page.
     fn plan() -> Plan {
