@@ -109,15 +109,25 @@ impl Op {
         }
     }
 
+    /// Whether it may bring pages into the page cache: what fills, and what dirties through it.
+    pub fn brings_in(&self) -> bool {
+        self.fills() || matches!(self.effect(), Effect::Overwrite(_))
+    }
+
     /// Whether it can instantiate pages in the page cache without changing content.
     pub fn fills(&self) -> bool {
         match self {
-            Op::Read(_) | Op::Fault(_) | Op::Fadvise(_) | Op::Readahead(_) | Op::Madvise(_) => true,
+            Op::Read(_)
+            | Op::Fault(_)
+            | Op::Fadvise(_)
+            | Op::Readahead(_)
+            | Op::Madvise(_)
+            // vfs_dedupe_file_range_compare() reads both files.
+            | Op::Dedupe(_) => true,
             Op::PunchHole(_)
             | Op::ZeroRange(_)
             | Op::CollapseRange(_)
             | Op::InsertRange(_)
-            | Op::Dedupe(_)
             | Op::Store(_)
             | Op::Write(_)
             | Op::Syncfs(_) => false,

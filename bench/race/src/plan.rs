@@ -312,29 +312,27 @@ impl Plan {
     fn share_out(&mut self) -> Result<(), RangeError> {
         let (chunk, page) = (self.chunk(0), self.geometry.page);
         let mut named = Vec::new();
-        for (actor, op) in self
-            .actors
-            .iter()
-            .enumerate()
-            .filter(|(_, a)| a.role == Role::Filler)
-            .flat_map(|(i, a)| a.ops.iter().map(move |op| (i, op)))
-        {
-            if let (Some((file, range)), _) = op.operands()
-                && self.file(file) == self.on
-            {
+        for (who, actor) in self.actors.iter().enumerate() {
+            for op in actor.ops.iter().filter(|op| op.brings_in()) {
+                let (Some((file, range)), second) = op.operands() else {
+                    continue;
+                };
                 let range = range.resolve(&chunk, self.size(file), self.geometry)?;
-                named.push((actor, range));
+                let on = &self.names[usize::from(self.on)];
+                if file == on || second == Some(on) {
+                    named.push((who, range));
+                }
             }
         }
         let first = chunk.start / page;
         for at in first..chunk.end.div_ceil(page) {
             let (from, to) = (at * page, (at + 1) * page);
-            let mut fillers = named
+            let mut whose = named
                 .iter()
                 .filter(|(_, r)| r.start < to && from < r.end)
-                .map(|(actor, _)| *actor);
-            if let Some(one) = fillers.next()
-                && fillers.all(|other| other == one)
+                .map(|(who, _)| *who);
+            if let Some(one) = whose.next()
+                && whose.all(|other| other == one)
             {
                 self.actors[one].alone.push(at - first);
             }

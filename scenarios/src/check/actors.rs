@@ -175,6 +175,8 @@ impl Checker<'_> {
         let overwrites = matches!(op.effect(), Effect::Overwrite(_));
         let help = match role {
             Role::Filler if overwrites => "a filler leaves the content alone; make it a `dirtier`",
+            // A dedupe's compare fills, too.
+            Role::Filler if op.fills() => return,
             Role::Filler | Role::Dirtier | Role::Reuser if op.invalidates() => {
                 "only the invalidator removes, moves or shares blocks"
             }
