@@ -278,7 +278,10 @@ impl Plan {
             self.stride = (before + behind).next_multiple_of(self.chunk);
             self.first = before.next_multiple_of(self.chunk);
             self.batch = (BATCH_BYTES / self.stride).clamp(1, BATCH_ROUNDS);
-            self.guard = self.geometry.page.max(self.geometry.block);
+            // On a filesystem that is filled up, what the guards cut off would need extents of its own.
+            if self.reuse.is_empty() {
+                self.guard = self.geometry.page.max(self.geometry.block);
+            }
             let room = size.saturating_sub(self.first);
             let whole = self.batch * self.stride + self.guard;
             let rest = (room % whole) / self.stride;
