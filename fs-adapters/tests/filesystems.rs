@@ -99,13 +99,14 @@ fn known(name: &str) -> (&'static [Capability], &'static [Capability]) {
                 InsertRange,
                 Nowait,
                 DirectRead,
+                DirectWrite,
                 Fiemap,
             ],
-            &[Dedupe],
+            &[Dedupe, Clone],
         ),
         "ext3" | "ext2" => (
-            &[PunchHole, DirectRead, Fiemap],
-            &[CollapseRange, InsertRange, Dedupe],
+            &[PunchHole, DirectRead, DirectWrite, Fiemap],
+            &[CollapseRange, InsertRange, Dedupe, Clone],
         ),
         "xfs" => (
             &[
@@ -114,13 +115,15 @@ fn known(name: &str) -> (&'static [Capability], &'static [Capability]) {
                 CollapseRange,
                 InsertRange,
                 Dedupe,
+                Clone,
                 DirectRead,
+                DirectWrite,
                 Fiemap,
             ],
             &[],
         ),
         "btrfs" => (
-            &[PunchHole, ZeroRange, Dedupe, Fiemap],
+            &[PunchHole, ZeroRange, Dedupe, Clone, Fiemap],
             &[CollapseRange, InsertRange],
         ),
         "f2fs" => (

@@ -160,6 +160,8 @@ pub enum Holds {
     Shifted,
     /// What was written or stored last.
     Written,
+    /// What the same offsets of the file hold that it was copied from.
+    Copied,
     /// What it held before.
     Unchanged,
 }
@@ -211,10 +213,16 @@ pub enum Capability {
     InsertRange,
     /// FIDEDUPERANGE.
     Dedupe,
+    /// FICLONERANGE.
+    Clone,
     /// RWF_NOWAIT.
     Nowait,
     /// O_DIRECT reads that really are direct.
     DirectRead,
+    /// O_DIRECT writes that really are direct: they drop even a page that is mapped.
+    DirectWrite,
+    /// io_uring, with IORING_OP_READ.
+    IoUring,
     /// MADV_POPULATE_READ.
     PopulateRead,
     /// posix_fadvise(WILLNEED), readahead(2) and madvise(WILLNEED) bring absent pages in.

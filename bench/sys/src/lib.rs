@@ -11,6 +11,8 @@ pub mod map;
 pub mod mount;
 pub mod namespaces;
 pub mod process;
+pub mod remap;
 pub mod shm;
 pub mod sigbus;
 pub mod spawn;
+pub mod uring;

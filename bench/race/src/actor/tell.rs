@@ -196,13 +196,19 @@ pub(super) fn operand(call: &Call) -> (FileId, u64) {
         | Call::CollapseRange { file, at, .. }
         | Call::InsertRange { file, at, .. }
         | Call::Read { file, at, .. }
+        | Call::UringRead { file, at, .. }
+        | Call::Splice { file, at, .. }
+        | Call::Drain { file, at, .. }
         | Call::Fault { file, at, .. }
         | Call::Fadvise { file, at, .. }
         | Call::Readahead { file, at, .. }
         | Call::Madvise { file, at, .. }
+        | Call::Fiemap { file, at, .. }
         | Call::Dedupe { file, at, .. }
+        | Call::CloneRange { file, at, .. }
         | Call::Store { file, at, .. }
         | Call::Write { file, at, .. } => (file, at),
+        Call::Truncate { file, size } => (file, size),
         Call::Syncfs => (0, 0),
     }
 }
