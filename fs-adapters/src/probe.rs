@@ -18,6 +18,7 @@ use crate::home::Home;
 
 mod change;
 mod fill;
+mod inode;
 
 /// The unit of a probe: a multiple of every allocation unit, and more than an inode holds.
 const UNIT: usize = 64 << 10;
@@ -70,6 +71,14 @@ impl Abilities {
             Capability::Clone,
             fresh("clone")?.clone_from(&fresh("cloned")?),
         );
+        note(
+            Capability::ExchangeRange,
+            fresh("exchange")?.exchange_with(&fresh("exchanged")?),
+        );
+        note(Capability::SwapBoot, fresh("boot")?.swap_boot(medium));
+        note(Capability::JournalData, fresh("journal")?.journal_data());
+        note(Capability::BlkZeroout, fresh("zeroout")?.blk_zeroout());
+        note(Capability::BlkDiscard, fresh("discard")?.blk_discard());
         note(Capability::DirectWrite, fresh("written")?.direct_write());
         note(Capability::IoUring, fresh("uring")?.uring());
         note(Capability::Nowait, fresh("nowait")?.nowait());
@@ -93,15 +102,19 @@ impl Abilities {
 /// In a list of units: zeros instead of a unit's own bytes.
 const HOLE: u8 = u8::MAX;
 
-/// A file of [`UNITS`] units, each of its own byte, on disk; removed on drop.
+/// A file of [`UNITS`] units, each of its own byte, on disk; removed on drop. Or a device with them at its
+/// head, which stays.
 struct Scratch {
     file: File,
     path: PathBuf,
+    is_device: bool,
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        if !self.is_device {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -118,14 +131,33 @@ impl Scratch {
             .write(true)
             .create_new(true)
             .open(&path)?;
-        let scratch = Scratch { file, path };
+        Scratch {
+            file,
+            path,
+            is_device: false,
+        }
+        .filled()
+    }
+
+    /// Overwrites the head of a block device.
+    #[cfg(test)]
+    fn on_device(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        Scratch {
+            file,
+            path: path.to_owned(),
+            is_device: true,
+        }
+        .filled()
+    }
+
+    fn filled(self) -> io::Result<Self> {
         for unit in 0..UNITS {
-            scratch
-                .file
+            self.file
                 .write_all_at(&[byte_of(unit as u8); UNIT], (unit * UNIT) as u64)?;
         }
-        scratch.file.sync_all()?;
-        Ok(scratch)
+        self.file.sync_all()?;
+        Ok(self)
     }
 
     /// Whether it holds exactly these units.
@@ -138,6 +170,11 @@ impl Scratch {
         if size != (units.len() * UNIT) as u64 {
             return Err(format!("the call succeeded, but the size is {size}"));
         }
+        self.shows(units)
+    }
+
+    /// Whether it begins with these units.
+    fn shows(&self, units: &[u8]) -> Answer {
         let mut seen = vec![0; UNIT];
         for (index, unit) in units.iter().enumerate() {
             self.file

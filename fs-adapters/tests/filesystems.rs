@@ -101,8 +101,9 @@ fn known(name: &str) -> (&'static [Capability], &'static [Capability]) {
                 DirectRead,
                 DirectWrite,
                 Fiemap,
+                SwapBoot,
             ],
-            &[Dedupe, Clone],
+            &[Dedupe, Clone, ExchangeRange, BlkZeroout, BlkDiscard],
         ),
         "ext3" | "ext2" => (
             &[PunchHole, DirectRead, DirectWrite, Fiemap],

@@ -157,6 +157,12 @@ fn system_call(op: &Op) -> &'static str {
         Op::Fiemap(_) => "ioctl(FS_IOC_FIEMAP)",
         Op::Dedupe(_) => "ioctl(FIDEDUPERANGE)",
         Op::CloneRange(_) => "ioctl(FICLONERANGE)",
+        Op::ExchangeRange(_) => "ioctl(XFS_IOC_EXCHANGE_RANGE)",
+        Op::SwapBoot(_) => "ioctl(EXT4_IOC_SWAP_BOOT)",
+        Op::JournalData(_) => "a toggle of FS_JOURNAL_DATA_FL",
+        Op::BlkZeroout(_) => "ioctl(BLKZEROOUT)",
+        Op::BlkDiscard(_) => "ioctl(BLKDISCARD)",
+        Op::ReadInto(_) => "read(2) into its own mapping",
         Op::Store(_) => "stores through its own mapping",
         Op::Write(a) => match (a.direct, a.fills_up) {
             (false, false) => "pwrite(2)",
@@ -238,6 +244,11 @@ fn steps(op: &Op) -> &'static [&'static str] {
         Op::Dedupe(_) => &["compares the pages", "shares the blocks"],
         Op::Truncate(_) => &["drops the pages", "frees the blocks"],
         Op::CloneRange(_) => &["drops the pages", "shares the blocks"],
+        Op::ExchangeRange(_) | Op::SwapBoot(_) => &["drops the pages", "exchanges the blocks"],
+        Op::JournalData(_) => &["flushes", "changes how pages are written"],
+        Op::BlkZeroout(_) => &["drops the pages", "zeroes the blocks"],
+        Op::BlkDiscard(_) => &["drops the pages", "frees the blocks"],
+        Op::ReadInto(_) => &["reads the other file", "faults in the buffer, stores"],
         Op::Read(_)
         | Op::UringRead(_)
         | Op::Splice(_)
@@ -258,6 +269,7 @@ fn must_hold(s: &Scenario) -> String {
         Holds::Shifted => "what stood at the place it now shows",
         Holds::Written => "what was stored or written last",
         Holds::Copied => "what the file holds that it was copied from",
+        Holds::Exchanged => "what the other side of the exchange held before",
         Holds::Unchanged => "what it held before",
     };
     format!(
@@ -293,7 +305,9 @@ fn checks(out: &mut String, s: &Scenario) {
     };
     let otherwise = match s.expect.is {
         Holds::Written => "`lost`",
-        Holds::Zeros | Holds::Shifted | Holds::Copied | Holds::Unchanged => "`stale`",
+        Holds::Zeros | Holds::Shifted | Holds::Copied | Holds::Exchanged | Holds::Unchanged => {
+            "`stale`"
+        }
     };
     let after = format!(
         "{}, {through}; otherwise {otherwise}, or worse by whose bytes they are.",

@@ -105,17 +105,22 @@ impl Scenario {
 }
 
 impl Op {
-    /// Whether it removes, moves or shares blocks under cached pages.
+    /// Whether it removes, moves or shares blocks under cached pages, or as the journal flag changes how
+    /// they are written.
     pub fn invalidates(&self) -> bool {
         match self.effect() {
             Effect::Zero(_)
             | Effect::Collapse(_)
             | Effect::Insert(_)
             | Effect::Truncate(_)
-            | Effect::CopyOf { .. } => true,
+            | Effect::Exchange { .. }
+            | Effect::SwapBoot(_) => true,
+            // A read into a mapping stores.
+            Effect::CopyOf { .. } => matches!(self, Op::CloneRange(_)),
             // A direct write drops the pages of its range (`kiocb_invalidate_pages`).
             Effect::None | Effect::Overwrite(_) | Effect::Extend(_) => {
-                matches!(self, Op::Dedupe(_)) || matches!(self, Op::Write(a) if a.direct)
+                matches!(self, Op::Dedupe(_) | Op::JournalData(_))
+                    || matches!(self, Op::Write(a) if a.direct)
             }
         }
     }
@@ -140,21 +145,33 @@ impl Op {
             | Op::Extend(_)
             | Op::Dedupe(_)
             | Op::CloneRange(_)
+            | Op::ExchangeRange(_)
+            | Op::SwapBoot(_)
+            | Op::JournalData(_)
+            | Op::BlkZeroout(_)
+            | Op::BlkDiscard(_)
             | Op::Store(_)
             | Op::Write(_)
+            | Op::ReadInto(_)
             | Op::Syncfs(_) => false,
         }
     }
 
     /// Whether it writes or stores into pages: what a dirtier is for.
     pub fn dirties(&self) -> bool {
-        matches!(self, Op::Store(_) | Op::Write(_))
+        matches!(self, Op::Store(_) | Op::Write(_) | Op::ReadInto(_))
     }
 
     /// Whether the kernel refuses ranges that are not made of whole blocks.
     fn takes_whole_blocks(&self) -> bool {
         match self {
-            Op::CollapseRange(_) | Op::InsertRange(_) | Op::Dedupe(_) | Op::CloneRange(_) => true,
+            Op::CollapseRange(_)
+            | Op::InsertRange(_)
+            | Op::Dedupe(_)
+            | Op::CloneRange(_)
+            | Op::ExchangeRange(_)
+            | Op::BlkZeroout(_)
+            | Op::BlkDiscard(_) => true,
             Op::Write(a) => a.direct,
             Op::PunchHole(_)
             | Op::ZeroRange(_)
@@ -168,7 +185,10 @@ impl Op {
             | Op::Readahead(_)
             | Op::Madvise(_)
             | Op::Fiemap(_)
+            | Op::SwapBoot(_)
+            | Op::JournalData(_)
             | Op::Store(_)
+            | Op::ReadInto(_)
             | Op::Syncfs(_) => false,
         }
     }

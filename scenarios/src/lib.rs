@@ -31,8 +31,8 @@ pub use model::{
 };
 pub use named::Named;
 pub use op::{
-    CopyArgs, DedupeArgs, Effect, MadviseAdvice, MadviseArgs, NoArgs, On, OnFile, OnRange, Op,
-    ReadArgs, SpliceArgs, WriteArgs,
+    CopyArgs, DedupeArgs, Effect, ExchangeArgs, MadviseAdvice, MadviseArgs, NoArgs, On, OnFile,
+    OnRange, Op, ReadArgs, SpliceArgs, WriteArgs,
 };
 pub use range::{Anchor, Geometry, Position, RangeError, RangeExpr, Size, Unit};
 pub use schema::schema_json;

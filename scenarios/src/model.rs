@@ -162,6 +162,8 @@ pub enum Holds {
     Written,
     /// What the same offsets of the file hold that it was copied from.
     Copied,
+    /// What the other side of an exchange, a file or the boot loader's inode, held there before.
+    Exchanged,
     /// What it held before.
     Unchanged,
 }
@@ -215,6 +217,16 @@ pub enum Capability {
     Dedupe,
     /// FICLONERANGE.
     Clone,
+    /// XFS_IOC_EXCHANGE_RANGE.
+    ExchangeRange,
+    /// EXT4_IOC_SWAP_BOOT.
+    SwapBoot,
+    /// FS_JOURNAL_DATA_FL can be set and cleared, with effect.
+    JournalData,
+    /// BLKZEROOUT.
+    BlkZeroout,
+    /// BLKDISCARD of blocks that read as zeros afterwards.
+    BlkDiscard,
     /// RWF_NOWAIT.
     Nowait,
     /// O_DIRECT reads that really are direct.

@@ -12,8 +12,8 @@ use crate::{Capability, RangeExpr};
 mod args;
 
 pub use args::{
-    CopyArgs, DedupeArgs, MadviseAdvice, MadviseArgs, NoArgs, OnFile, OnRange, ReadArgs,
-    SpliceArgs, WriteArgs,
+    CopyArgs, DedupeArgs, ExchangeArgs, MadviseAdvice, MadviseArgs, NoArgs, OnFile, OnRange,
+    ReadArgs, SpliceArgs, WriteArgs,
 };
 
 /// One operation, written in YAML as a map of one key: `- punch_hole: {file: victim, range: chunk}`.
@@ -52,10 +52,23 @@ pub enum Op {
     Dedupe(DedupeArgs),
     /// ioctl(FICLONERANGE): the range shares the blocks of the same offsets of another file.
     CloneRange(CopyArgs),
+    /// ioctl(XFS_IOC_EXCHANGE_RANGE), Linux 6.10: two files exchange the blocks of the same offsets.
+    ExchangeRange(ExchangeArgs),
+    /// ioctl(EXT4_IOC_SWAP_BOOT): the file and the boot loader's inode exchange all that they hold.
+    SwapBoot(OnFile),
+    /// Toggles FS_JOURNAL_DATA_FL, by which ext4 changes how it writes the file (`ext4_set_aops`).
+    JournalData(OnFile),
+    /// ioctl(BLKZEROOUT) on a block device.
+    BlkZeroout(OnRange),
+    /// ioctl(BLKDISCARD) on a block device whose discarded blocks read as zeros.
+    BlkDiscard(OnRange),
     /// Stores a fresh value through the actor's own shared mapping (page_mkwrite), over the whole range.
     Store(OnRange),
     /// pwrite(2) of a fresh generation of the file's stamps over the range.
     Write(WriteArgs),
+    /// pread(2) of the same offsets of another file, with the actor's own mapping of the range as the
+    /// buffer: while it copies, the kernel faults in pages of this file.
+    ReadInto(CopyArgs),
     /// syncfs(2): commits, so that freed blocks may be allocated again.
     Syncfs(NoArgs),
 }
@@ -93,13 +106,24 @@ pub enum Effect<'a> {
         /// The file that the content comes from.
         from: &'a str,
     },
+    /// Two files exchange what they hold there.
+    Exchange {
+        /// The range, in the one file.
+        on: On<'a>,
+        /// The other file, at the same offsets.
+        with: &'a str,
+    },
+    /// The file holds what the boot loader's inode held, and that what the file held.
+    SwapBoot(&'a str),
 }
 
 impl Op {
     /// What it does to the file it names.
     pub fn effect(&self) -> Effect<'_> {
         match self {
-            Op::PunchHole(r) | Op::ZeroRange(r) => Effect::Zero(r.on()),
+            Op::PunchHole(r) | Op::ZeroRange(r) | Op::BlkZeroout(r) | Op::BlkDiscard(r) => {
+                Effect::Zero(r.on())
+            }
             Op::CollapseRange(r) => Effect::Collapse(r.on()),
             Op::InsertRange(r) => Effect::Insert(r.on()),
             Op::Truncate(r) => Effect::Truncate(r.on()),
@@ -109,7 +133,15 @@ impl Op {
                 file: &a.file,
                 range: &a.range,
             }),
-            Op::CloneRange(a) => a.effect(),
+            Op::CloneRange(a) | Op::ReadInto(a) => a.effect(),
+            Op::ExchangeRange(a) => Effect::Exchange {
+                on: On {
+                    file: &a.file,
+                    range: &a.range,
+                },
+                with: &a.with,
+            },
+            Op::SwapBoot(f) => Effect::SwapBoot(&f.file),
             // A dedupe shares blocks; no content changes.
             Op::Read(_)
             | Op::UringRead(_)
@@ -120,6 +152,7 @@ impl Op {
             | Op::Madvise(_)
             | Op::Fiemap(_)
             | Op::Dedupe(_)
+            | Op::JournalData(_)
             | Op::Syncfs(_) => Effect::None,
         }
     }
@@ -143,8 +176,14 @@ impl Op {
             Op::Fiemap(_) => "fiemap",
             Op::Dedupe(_) => "dedupe",
             Op::CloneRange(_) => "clone_range",
+            Op::ExchangeRange(_) => "exchange_range",
+            Op::SwapBoot(_) => "swap_boot",
+            Op::JournalData(_) => "journal_data",
+            Op::BlkZeroout(_) => "blk_zeroout",
+            Op::BlkDiscard(_) => "blk_discard",
             Op::Store(_) => "store",
             Op::Write(_) => "write",
+            Op::ReadInto(_) => "read_into",
             Op::Syncfs(_) => "syncfs",
         }
     }
@@ -158,6 +197,11 @@ impl Op {
             Op::InsertRange(_) => Some(Capability::InsertRange),
             Op::Dedupe(_) => Some(Capability::Dedupe),
             Op::CloneRange(_) => Some(Capability::Clone),
+            Op::ExchangeRange(_) => Some(Capability::ExchangeRange),
+            Op::SwapBoot(_) => Some(Capability::SwapBoot),
+            Op::JournalData(_) => Some(Capability::JournalData),
+            Op::BlkZeroout(_) => Some(Capability::BlkZeroout),
+            Op::BlkDiscard(_) => Some(Capability::BlkDiscard),
             Op::Read(a) if a.nowait => Some(Capability::Nowait),
             Op::Read(a) if a.direct => Some(Capability::DirectRead),
             Op::UringRead(_) => Some(Capability::IoUring),
@@ -175,6 +219,7 @@ impl Op {
             | Op::Fault(_)
             | Op::Store(_)
             | Op::Write(_)
+            | Op::ReadInto(_)
             | Op::Syncfs(_) => None,
         }
     }
@@ -192,20 +237,23 @@ impl Op {
             | Op::Fadvise(r)
             | Op::Readahead(r)
             | Op::Fiemap(r)
+            | Op::BlkZeroout(r)
+            | Op::BlkDiscard(r)
             | Op::Store(r) => (Some((&r.file, &r.range)), None),
             Op::Read(a) => (Some((&a.file, &a.range)), None),
             Op::Splice(a) => (Some((&a.file, &a.range)), None),
             Op::Write(a) => (Some((&a.file, &a.range)), None),
             Op::Madvise(a) => (Some((&a.file, &a.range)), None),
             Op::Dedupe(a) => (Some((&a.file, &a.range)), Some(&a.into)),
-            Op::CloneRange(a) => (Some((&a.file, &a.range)), Some(&a.from)),
-            Op::Extend(_) | Op::Syncfs(_) => (None, None),
+            Op::CloneRange(a) | Op::ReadInto(a) => (Some((&a.file, &a.range)), Some(&a.from)),
+            Op::ExchangeRange(a) => (Some((&a.file, &a.range)), Some(&a.with)),
+            Op::Extend(_) | Op::SwapBoot(_) | Op::JournalData(_) | Op::Syncfs(_) => (None, None),
         }
     }
 
     /// The file it works on, be it on a range or as a whole.
     pub fn file(&self) -> Option<&str> {
-        if let Op::Extend(f) = self {
+        if let Op::Extend(f) | Op::SwapBoot(f) | Op::JournalData(f) = self {
             return Some(&f.file);
         }
         self.operands().0.map(|(file, _)| file)
@@ -213,8 +261,10 @@ impl Op {
 
     /// The key of the second file, where it names one, which also says in words what that file is to it.
     pub fn second_key(&self) -> &'static str {
-        if matches!(self, Op::CloneRange(_)) {
+        if let Effect::CopyOf { .. } = self.effect() {
             "from"
+        } else if let Effect::Exchange { .. } = self.effect() {
+            "with"
         } else {
             "into"
         }
@@ -222,7 +272,7 @@ impl Op {
 
     /// Whether it changes the second file that it names.
     pub fn changes_second(&self) -> bool {
-        matches!(self, Op::Dedupe(_))
+        matches!(self, Op::Dedupe(_) | Op::ExchangeRange(_))
     }
 
     /// Whether it returns the file's bytes to be judged.
@@ -235,7 +285,10 @@ impl Op {
 
     /// Whether the actor needs its own mapping of the file for it.
     pub fn maps(&self) -> bool {
-        matches!(self, Op::Fault(_) | Op::Madvise(_) | Op::Store(_))
+        matches!(
+            self,
+            Op::Fault(_) | Op::Madvise(_) | Op::Store(_) | Op::ReadInto(_)
+        )
     }
 }
 
@@ -304,6 +357,36 @@ mod tests {
             "write: {file: a, range: chunk, direct: true}",
             Some(Capability::DirectWrite),
             "invalidates dirties",
+        ),
+        (
+            "exchange_range: {file: a, range: chunk, with: b}",
+            Some(Capability::ExchangeRange),
+            "invalidates with b",
+        ),
+        (
+            "swap_boot: {file: a}",
+            Some(Capability::SwapBoot),
+            "invalidates",
+        ),
+        (
+            "journal_data: {file: a}",
+            Some(Capability::JournalData),
+            "invalidates",
+        ),
+        (
+            "blk_zeroout: {file: a, range: chunk}",
+            Some(Capability::BlkZeroout),
+            "invalidates",
+        ),
+        (
+            "blk_discard: {file: a, range: chunk}",
+            Some(Capability::BlkDiscard),
+            "invalidates",
+        ),
+        (
+            "read_into: {file: a, range: chunk, from: b}",
+            None,
+            "dirties maps from b",
         ),
     ];
 

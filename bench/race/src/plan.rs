@@ -362,8 +362,13 @@ impl Plan {
             (self.file(r.file), range.start, range.end - range.start)
         };
         match op.effect() {
-            // TODO: nothing models what these do yet.
-            Effect::None | Effect::Truncate(_) | Effect::Extend(_) | Effect::CopyOf { .. } => None,
+            // TODO: nothing models what the others do yet.
+            Effect::None
+            | Effect::Truncate(_)
+            | Effect::Extend(_)
+            | Effect::CopyOf { .. }
+            | Effect::Exchange { .. }
+            | Effect::SwapBoot(_) => None,
             Effect::Zero(r) => {
                 let (file, at, len) = place(r);
                 Some((file, Change::Zero { at, len }))
@@ -436,6 +441,26 @@ impl Plan {
             },
             Op::Fiemap(_) => Call::Fiemap { file, at, len },
             Op::CloneRange(_) => Call::CloneRange {
+                file,
+                at,
+                len,
+                from: second.map_or(file, |name| self.file(name)),
+            },
+            Op::ExchangeRange(_) => Call::ExchangeRange {
+                file,
+                at,
+                len,
+                with: second.map_or(file, |name| self.file(name)),
+            },
+            Op::SwapBoot(f) => Call::SwapBoot {
+                file: self.file(&f.file),
+            },
+            Op::JournalData(f) => Call::JournalData {
+                file: self.file(&f.file),
+            },
+            Op::BlkZeroout(_) => Call::BlkZeroout { file, at, len },
+            Op::BlkDiscard(_) => Call::BlkDiscard { file, at, len },
+            Op::ReadInto(_) => Call::ReadInto {
                 file,
                 at,
                 len,

@@ -76,6 +76,29 @@ pub enum Call {
         len: u64,
         from: FileId,
     },
+    /// XFS_IOC_EXCHANGE_RANGE with the same offsets of another file.
+    ExchangeRange {
+        file: FileId,
+        at: u64,
+        len: u64,
+        with: FileId,
+    },
+    /// EXT4_IOC_SWAP_BOOT. The first one on a filesystem leaves the file empty.
+    SwapBoot { file: FileId },
+    /// Toggle FS_JOURNAL_DATA_FL and read it back; EOPNOTSUPP if that was without effect.
+    JournalData { file: FileId },
+    /// BLKZEROOUT.
+    BlkZeroout { file: FileId, at: u64, len: u64 },
+    /// BLKDISCARD.
+    BlkDiscard { file: FileId, at: u64, len: u64 },
+    /// pread(2) of the same offsets of another file, with the actor's own mapping of `file` as the buffer.
+    /// May end short, or with EFAULT.
+    ReadInto {
+        file: FileId,
+        at: u64,
+        len: u64,
+        from: FileId,
+    },
     /// Store the first `len` bytes of the buffer through the actor's own mapping, then a full fence.
     Store { file: FileId, at: u64, len: u64 },
     /// pwrite(2) of the first `len` bytes of the buffer, through an O_DIRECT descriptor where asked.
@@ -109,6 +132,12 @@ impl Call {
             | Call::Fiemap { .. }
             | Call::Dedupe { .. }
             | Call::CloneRange { .. }
+            | Call::ExchangeRange { .. }
+            | Call::SwapBoot { .. }
+            | Call::JournalData { .. }
+            | Call::BlkZeroout { .. }
+            | Call::BlkDiscard { .. }
+            | Call::ReadInto { .. }
             | Call::Store { .. }
             | Call::Write { .. }
             | Call::Syncfs => None,

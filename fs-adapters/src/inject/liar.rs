@@ -36,8 +36,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 const COURTESY: Duration = Duration::from_micros(50);
 /// What a long write loses.
 const LOSS: usize = 4096;
-/// How much of what a truncation cuts off is lied about.
-const CUT: u64 = 4096;
+/// How much is lied about where a call names no length.
+const SOME: u64 = 4096;
 
 /// Reads as a warning of the kernel in all but its facility, which only the kernel itself can write.
 const WARNING: &[u8] =
@@ -234,6 +234,12 @@ impl Liar {
             | Call::Truncate { .. }
             | Call::Dedupe { .. }
             | Call::CloneRange { .. }
+            | Call::ExchangeRange { .. }
+            | Call::SwapBoot { .. }
+            | Call::JournalData { .. }
+            | Call::BlkZeroout { .. }
+            | Call::BlkDiscard { .. }
+            | Call::ReadInto { .. }
             | Call::Store { .. }
             | Call::Write { .. }
             | Call::Syncfs
@@ -295,6 +301,9 @@ impl Subject for Liar {
                 | Call::InsertRange { file, at, len }
                 | Call::Dedupe { file, at, len, .. }
                 | Call::CloneRange { file, at, len, .. }
+                | Call::ExchangeRange { file, at, len, .. }
+                | Call::BlkZeroout { file, at, len }
+                | Call::BlkDiscard { file, at, len }
                 | Call::Write {
                     file,
                     at,
@@ -303,7 +312,10 @@ impl Subject for Liar {
                 },
             ) => self.invalidate(call, file, at, len, buf),
             (Part::Invalidator, Call::Truncate { file, size }) if self.cuts(size) => {
-                self.invalidate(call, file, size, CUT, buf)
+                self.invalidate(call, file, size, SOME, buf)
+            }
+            (Part::Invalidator, Call::SwapBoot { file } | Call::JournalData { file }) => {
+                self.invalidate(call, file, 0, SOME, buf)
             }
             (Part::Liar, _) => self.race(call, buf),
             (

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use nix::fcntl::{FallocateFlags, fallocate};
 use punchbench_sys::io::AlignedBuf;
 use punchbench_sys::map::Advice;
-use punchbench_sys::remap::{clone_range, dedupe};
+use punchbench_sys::remap::{clone_range, dedupe, exchange_range};
 
 use super::{Answer, HOLE, Scratch, UNIT, byte_of, refused};
 
@@ -50,6 +50,19 @@ impl Scratch {
             .map_err(|error| error.to_string())?;
         self.holds(&[0, 3, 2, 3])?;
         from.holds(&[0, 3, 2, 3])
+    }
+
+    /// The second unit is exchanged with that of another file, which holds something else.
+    pub(super) fn exchange_with(&self, with: &Scratch) -> Answer {
+        let unit = [byte_of(3); UNIT];
+        with.file
+            .write_all_at(&unit, UNIT as u64)
+            .map_err(|error| error.to_string())?;
+        let (at, len) = (UNIT as u64, UNIT as u64);
+        exchange_range(self.file.as_fd(), at, len, with.file.as_fd())
+            .map_err(|error| error.to_string())?;
+        self.holds(&[0, 3, 2, 3])?;
+        with.holds(&[0, 1, 2, 3])
     }
 
     /// A direct write must open, write right, and drop even a page that is mapped. Where the kernel falls

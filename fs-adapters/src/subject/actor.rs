@@ -159,7 +159,12 @@ impl Subject for SyscallSubject {
             | Call::Madvise { file, at, .. }
             | Call::Fiemap { file, at, .. }
             | Call::Dedupe { file, at, .. }
-            | Call::CloneRange { file, at, .. } => (file, at, 0),
+            | Call::CloneRange { file, at, .. }
+            | Call::ExchangeRange { file, at, .. }
+            | Call::BlkZeroout { file, at, .. }
+            | Call::BlkDiscard { file, at, .. }
+            | Call::ReadInto { file, at, .. } => (file, at, 0),
+            Call::SwapBoot { file } | Call::JournalData { file } => (file, 0, 0),
             Call::Truncate { file, size } => (file, size, 0),
             Call::Read { file, at, len, .. }
             | Call::UringRead { file, at, len }

@@ -8,10 +8,12 @@ use nix::sys::uio::{pread, pwrite};
 use nix::unistd::ftruncate;
 use punchbench_race::{Call, FileId, Outcome};
 use punchbench_scenarios::MadviseAdvice;
+use punchbench_sys::blk;
 use punchbench_sys::extents::look_up;
+use punchbench_sys::inode::{swap_boot, toggle_journal_data};
 use punchbench_sys::io::{read_nowait, readahead};
 use punchbench_sys::map::Advice;
-use punchbench_sys::remap::{clone_range, dedupe};
+use punchbench_sys::remap::{clone_range, dedupe, exchange_range};
 
 use super::actor::{SyscallSubject, View};
 use super::outcome::{accessed, done, errno, moved, refused};
@@ -97,6 +99,20 @@ impl SyscallSubject {
                 Some(from) => done(clone_range(view.file.as_fd(), at, len, from.file.as_fd())),
                 None => refused(libc::EBADF),
             },
+            Call::ExchangeRange { len, with, .. } => match self.files.get(usize::from(with)) {
+                Some(with) => done(exchange_range(
+                    view.file.as_fd(),
+                    at,
+                    len,
+                    with.file.as_fd(),
+                )),
+                None => refused(libc::EBADF),
+            },
+            Call::SwapBoot { .. } => done(swap_boot(view.file.as_fd())),
+            Call::JournalData { .. } => done(toggle_journal_data(view.file.as_fd()).map(drop)),
+            Call::BlkZeroout { len, .. } => done(blk::zero_out(&view.file, at, len)),
+            Call::BlkDiscard { len, .. } => done(blk::discard(&view.file, at, len)),
+            Call::ReadInto { len, from, .. } => self.read_into(file, at, len, from),
             Call::Dedupe { len, into, .. } => {
                 let Some(into) = self.files.get(usize::from(into)) else {
                     return refused(libc::EBADF);
@@ -120,6 +136,25 @@ impl SyscallSubject {
             Call::Write { direct: true, .. } => self.write_direct(file, at, buf),
             Call::Write { .. } => moved(pwrite(&view.file, buf, at as off_t)),
             Call::Syncfs => refused(libc::EINVAL),
+        }
+    }
+}
+
+impl SyscallSubject {
+    fn read_into(&mut self, file: FileId, at: u64, len: u64, from: FileId) -> Outcome {
+        let pair = [usize::from(file), usize::from(from)];
+        match self.files.get_disjoint_mut(pair) {
+            Ok(
+                [
+                    View {
+                        map: Some((_, map)),
+                        ..
+                    },
+                    from,
+                ],
+            ) => moved(map.read_from(from.file.as_fd(), at, len)),
+            Ok(_) => refused(libc::ENOTSUP),
+            Err(_) => refused(libc::EBADF),
         }
     }
 }

@@ -7,7 +7,7 @@ use punchbench_results::Floor;
 use super::{ASSUMED, Checker, assumed, word_of};
 use crate::diagnostics::suggest;
 use crate::layout::Site;
-use crate::{Effect, Holds, Op, Role};
+use crate::{Effect, Holds, On, Op, Role};
 
 impl Checker<'_> {
     /// The first chunk and the last one raced: with linear ranges, what holds there holds between.
@@ -116,6 +116,16 @@ impl Checker<'_> {
                 Effect::Insert(on) => (on, Holds::Zeros),
                 Effect::Truncate(on) => (on, Holds::Zeros),
                 Effect::CopyOf { on, .. } => (on, Holds::Copied),
+                Effect::Exchange { on, with } if with == file => {
+                    (On { file: with, ..on }, Holds::Exchanged)
+                }
+                Effect::Exchange { on, .. } => (on, Holds::Exchanged),
+                Effect::SwapBoot(on) => {
+                    if on == file {
+                        holds = Holds::Exchanged;
+                    }
+                    continue;
+                }
                 Effect::Extend(on) => {
                     cut &= on != file;
                     continue;

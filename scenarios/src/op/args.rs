@@ -120,6 +120,18 @@ pub struct CopyArgs {
     pub from: String,
 }
 
+/// An exchange of the same offsets of two files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExchangeArgs {
+    /// The one file.
+    pub file: String,
+    /// The range, in both files.
+    pub range: RangeExpr,
+    /// The other file.
+    pub with: String,
+}
+
 /// The whole filesystem.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

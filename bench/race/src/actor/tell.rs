@@ -206,9 +206,14 @@ pub(super) fn operand(call: &Call) -> (FileId, u64) {
         | Call::Fiemap { file, at, .. }
         | Call::Dedupe { file, at, .. }
         | Call::CloneRange { file, at, .. }
+        | Call::ExchangeRange { file, at, .. }
+        | Call::BlkZeroout { file, at, .. }
+        | Call::BlkDiscard { file, at, .. }
+        | Call::ReadInto { file, at, .. }
         | Call::Store { file, at, .. }
         | Call::Write { file, at, .. } => (file, at),
         Call::Truncate { file, size } => (file, size),
+        Call::SwapBoot { file } | Call::JournalData { file } => (file, 0),
         Call::Syncfs => (0, 0),
     }
 }

@@ -2,7 +2,9 @@
 //! cannot mount is left out, with the reason printed.
 
 use nix::libc;
-use punchbench_scenarios::{Capability, CopyArgs, ReadArgs, SpliceArgs, WriteArgs};
+use punchbench_scenarios::{
+    Capability, CopyArgs, ExchangeArgs, OnFile, ReadArgs, SpliceArgs, WriteArgs,
+};
 
 use super::*;
 use crate::adapter::Target;
@@ -360,6 +362,124 @@ fn a_direct_write_drops_the_pages_that_it_writes_past() {
                     files.perform(write(at + 7, 100), &mut buf).errno,
                     libc::EINVAL
                 );
+            }
+        });
+    }
+}
+
+#[test]
+fn a_read_into_a_mapping_leaves_there_what_the_other_file_holds() {
+    let op = Op::ReadInto(CopyArgs {
+        file: "victim".into(),
+        range: RangeExpr::chunk(),
+        from: "other".into(),
+    });
+    for target in DISKS {
+        on_mount(target, std::slice::from_ref(&op), |_, files| {
+            let (file, at, len) = (VICTIM, 8 * PAGE + 50, 2 * PAGE);
+            let from = OTHER;
+            let read = |at, len| Call::ReadInto {
+                file,
+                at,
+                len,
+                from,
+            };
+            files.evict(VICTIM);
+            files.evict(OTHER);
+            assert_eq!(files.perform(read(at, len), &mut []), bytes(len));
+            assert_eq!(files.read(VICTIM, at - 9, len + 18), {
+                let mut around = expected(at - 9, len + 18);
+                around[9..9 + len as usize].copy_from_slice(&complemented(at, len));
+                around
+            });
+            assert_eq!(files.read(OTHER, 0, SIZE), complemented(0, SIZE));
+            // The end of the one file, and that of the other.
+            let truncate = |size| Call::Truncate { file, size };
+            assert_eq!(files.perform(read(SIZE - 10, PAGE), &mut []), bytes(10));
+            assert_eq!(files.perform(truncate(4 * PAGE), &mut []), bytes(0));
+            assert_eq!(
+                files.perform(read(4 * PAGE, PAGE), &mut []).errno,
+                libc::EFAULT
+            );
+            let short = files.perform(read(3 * PAGE, 2 * PAGE), &mut []);
+            assert_eq!(short, bytes(PAGE), "{target}");
+        });
+    }
+}
+
+#[test]
+fn swapping_with_the_boot_inode_exchanges_everything_and_leaves_the_filesystem_whole() {
+    let op = Op::SwapBoot(OnFile {
+        file: "victim".into(),
+    });
+    on_mount("ext4", std::slice::from_ref(&op), |mounted, files| {
+        assert_eq!(mounted.capability(Capability::SwapBoot), Ok(()));
+        let swap = Call::SwapBoot { file: VICTIM };
+        assert_eq!(files.perform(swap, &mut []), bytes(0));
+        assert!(
+            files.read(VICTIM, 0, SIZE).is_empty(),
+            "the first one empties it"
+        );
+        files.stage.prepare(VICTIM, SIZE, &mut complement).unwrap();
+        for now in [expected(0, SIZE), complemented(0, SIZE)] {
+            assert_eq!(files.perform(swap, &mut []), bytes(0));
+            assert!(files.read(VICTIM, 0, SIZE) == now);
+        }
+    });
+    on_mount("xfs", std::slice::from_ref(&op), |mounted, files| {
+        assert!(mounted.capability(Capability::SwapBoot).is_err());
+        let swap = Call::SwapBoot { file: VICTIM };
+        assert_eq!(files.perform(swap, &mut []).errno, libc::ENOTTY);
+    });
+}
+
+#[test]
+fn the_journal_flag_is_toggled_or_refused_and_changes_no_content() {
+    let op = Op::JournalData(OnFile {
+        file: "victim".into(),
+    });
+    for target in ["ext4", "ext2", "xfs"] {
+        on_mount(target, std::slice::from_ref(&op), |mounted, files| {
+            let able = mounted.capability(Capability::JournalData);
+            println!("{target}: {able:?}");
+            let toggle = Call::JournalData { file: VICTIM };
+            for _ in 0..2 {
+                let done = files.perform(toggle, &mut []);
+                assert_eq!(done.errno == 0, able.is_ok(), "{done:?}");
+                assert_eq!(files.read(VICTIM, 0, SIZE), expected(0, SIZE));
+            }
+            assert!(able.is_err() || target == "ext4");
+        });
+    }
+}
+
+#[test]
+fn a_range_is_exchanged_where_xfs_has_the_feature() {
+    let op = Op::ExchangeRange(ExchangeArgs {
+        file: "victim".into(),
+        range: RangeExpr::chunk(),
+        with: "other".into(),
+    });
+    for target in ["xfs", "ext4"] {
+        on_mount(target, std::slice::from_ref(&op), |mounted, files| {
+            let able = mounted.capability(Capability::ExchangeRange);
+            println!("{target}: {able:?}");
+            let (file, at, len) = (VICTIM, 8 * PAGE, 4 * PAGE);
+            let with = OTHER;
+            let done = files.perform(
+                Call::ExchangeRange {
+                    file,
+                    at,
+                    len,
+                    with,
+                },
+                &mut [],
+            );
+            assert_eq!(done.errno == 0, able.is_ok(), "{done:?}");
+            if able.is_ok() {
+                assert_eq!(files.read(VICTIM, at, len), complemented(at, len));
+                assert_eq!(files.read(OTHER, at, len), expected(at, len));
+                assert_eq!(files.read(VICTIM, at + len, PAGE), expected(at + len, PAGE));
             }
         });
     }
