@@ -9,14 +9,16 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, OFlag, PosixFadviseAdvice, fallocate, posix_fadvise};
+use nix::fcntl::{FallocateFlags, OFlag, PosixFadviseAdvice, posix_fadvise};
 use punchbench_scenarios::Capability;
-use punchbench_sys::extents::extents;
-use punchbench_sys::io::{AlignedBuf, dedupe, read_nowait};
-use punchbench_sys::map::{Advice, Mapping, Protection};
+use punchbench_sys::map::{Mapping, Protection};
 
 use crate::adapter::Addresses;
 use crate::home::Home;
+
+mod change;
+mod fill;
+mod inode;
 
 /// The unit of a probe: a multiple of every allocation unit, and more than an inode holds.
 const UNIT: usize = 64 << 10;
@@ -65,6 +67,20 @@ impl Abilities {
             Capability::Dedupe,
             fresh("source")?.dedupe_into(&fresh("destination")?),
         );
+        note(
+            Capability::Clone,
+            fresh("clone")?.clone_from(&fresh("cloned")?),
+        );
+        note(
+            Capability::ExchangeRange,
+            fresh("exchange")?.exchange_with(&fresh("exchanged")?),
+        );
+        note(Capability::SwapBoot, fresh("boot")?.swap_boot(medium));
+        note(Capability::JournalData, fresh("journal")?.journal_data());
+        note(Capability::BlkZeroout, fresh("zeroout")?.blk_zeroout());
+        note(Capability::BlkDiscard, fresh("discard")?.blk_discard());
+        note(Capability::DirectWrite, fresh("written")?.direct_write());
+        note(Capability::IoUring, fresh("uring")?.uring());
         note(Capability::Nowait, fresh("nowait")?.nowait());
         note(Capability::DirectRead, fresh("direct")?.direct());
         note(Capability::PopulateRead, fresh("populate")?.populate());
@@ -86,15 +102,19 @@ impl Abilities {
 /// In a list of units: zeros instead of a unit's own bytes.
 const HOLE: u8 = u8::MAX;
 
-/// A file of [`UNITS`] units, each of its own byte, on disk; removed on drop.
+/// A file of [`UNITS`] units, each of its own byte, on disk; removed on drop. Or a device with them at its
+/// head, which stays.
 struct Scratch {
     file: File,
     path: PathBuf,
+    is_device: bool,
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        if !self.is_device {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -111,14 +131,33 @@ impl Scratch {
             .write(true)
             .create_new(true)
             .open(&path)?;
-        let scratch = Scratch { file, path };
+        Scratch {
+            file,
+            path,
+            is_device: false,
+        }
+        .filled()
+    }
+
+    /// Overwrites the head of a block device.
+    #[cfg(test)]
+    fn on_device(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        Scratch {
+            file,
+            path: path.to_owned(),
+            is_device: true,
+        }
+        .filled()
+    }
+
+    fn filled(self) -> io::Result<Self> {
         for unit in 0..UNITS {
-            scratch
-                .file
+            self.file
                 .write_all_at(&[byte_of(unit as u8); UNIT], (unit * UNIT) as u64)?;
         }
-        scratch.file.sync_all()?;
-        Ok(scratch)
+        self.file.sync_all()?;
+        Ok(self)
     }
 
     /// Whether it holds exactly these units.
@@ -131,6 +170,11 @@ impl Scratch {
         if size != (units.len() * UNIT) as u64 {
             return Err(format!("the call succeeded, but the size is {size}"));
         }
+        self.shows(units)
+    }
+
+    /// Whether it begins with these units.
+    fn shows(&self, units: &[u8]) -> Answer {
         let mut seen = vec![0; UNIT];
         for (index, unit) in units.iter().enumerate() {
             self.file
@@ -145,43 +189,13 @@ impl Scratch {
         Ok(())
     }
 
-    fn fallocate(&self, flags: FallocateFlags) -> Answer {
-        fallocate(&self.file, flags, UNIT as i64, UNIT as i64).map_err(refused)
-    }
-
-    /// The second unit becomes zeros.
-    fn zeroing(&self, flags: FallocateFlags) -> Answer {
-        self.fallocate(flags)?;
-        self.holds(&[0, HOLE, 2, 3])
-    }
-
-    /// The second unit goes, or a hole comes before it.
-    fn moving(&self, flags: FallocateFlags, units: &[u8]) -> Answer {
-        self.fallocate(flags)?;
-        self.holds(units)
-    }
-
-    fn dedupe_into(&self, into: &Scratch) -> Answer {
-        let done = dedupe(self.file.as_fd(), 0, UNIT as u64, into.file.as_fd())
-            .map_err(|error| error.to_string())?;
-        if !done.same || done.bytes == 0 {
-            return Err(format!(
-                "two equal ranges: same {}, bytes {}",
-                done.same, done.bytes
-            ));
-        }
-        into.holds(&[0, 1, 2, 3])
-    }
-
-    fn nowait(&self) -> Answer {
-        // Warm, so that there is data to give at once.
-        self.holds(&[0, 1, 2, 3])?;
-        let mut seen = [0; 4096];
-        match read_nowait(self.file.as_fd(), 0, &mut seen) {
-            Ok(4096) if seen.iter().all(|byte| *byte == byte_of(0)) => Ok(()),
-            Ok(got) => Err(format!("a cached page gave {got} bytes")),
-            Err(error) => Err(error.to_string()),
-        }
+    fn open_direct(&self) -> Result<File, String> {
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(OFlag::O_DIRECT.bits())
+            .open(&self.path)
+            .map_err(|error| format!("open with O_DIRECT: {error}"))
     }
 
     fn mapping(&self) -> Result<Mapping, String> {
@@ -197,99 +211,6 @@ impl Scratch {
             .any_resident(0..(UNITS * UNIT) as u64)
             .map_err(|error| error.to_string())?;
         Ok(!left)
-    }
-
-    /// O_DIRECT must open, read right, and leave nothing in the page cache.
-    fn direct(&self) -> Answer {
-        let direct = OpenOptions::new()
-            .read(true)
-            .custom_flags(OFlag::O_DIRECT.bits())
-            .open(&self.path)
-            .map_err(|error| format!("open with O_DIRECT: {error}"))?;
-        let mapping = self.mapping()?;
-        if !self.evict(&mapping)? {
-            return Err(
-                "pages cannot be evicted, so a direct read cannot be told from a cached one"
-                    .to_owned(),
-            );
-        }
-        let mut buffer = AlignedBuf::new(UNIT, 4096);
-        direct
-            .read_exact_at(&mut buffer, 0)
-            .map_err(|error| error.to_string())?;
-        if buffer.iter().any(|byte| *byte != byte_of(0)) {
-            return Err("a direct read gave wrong bytes".to_owned());
-        }
-        match mapping.any_resident(0..UNIT as u64) {
-            Ok(false) => Ok(()),
-            Ok(true) => Err("O_DIRECT reads go through the page cache here".to_owned()),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-
-    fn populate(&self) -> Answer {
-        let mapping = self.mapping()?;
-        mapping
-            .advise(0..UNIT as u64, Advice::PopulateRead)
-            .map_err(|error| error.to_string())?;
-        let mut pages = vec![false; UNIT.div_ceil(punchbench_sys::map::page_size())];
-        mapping
-            .resident(0..UNIT as u64, &mut pages)
-            .map_err(|error| error.to_string())?;
-        if pages.contains(&false) {
-            return Err("MADV_POPULATE_READ succeeded and left pages absent".to_owned());
-        }
-        Ok(())
-    }
-
-    /// In a hole, pages that are brought in are filled at once, so they are there when the call returns.
-    fn advice_fills(&self) -> Answer {
-        let end = (UNITS * UNIT) as u64;
-        self.file
-            .set_len(end + UNIT as u64)
-            .map_err(|error| error.to_string())?;
-        let mapping = Mapping::new(self.file.as_fd(), end + UNIT as u64, Protection::Read)
-            .map_err(|error| error.to_string())?;
-        let willneed = PosixFadviseAdvice::POSIX_FADV_WILLNEED;
-        posix_fadvise(&self.file, end as i64, UNIT as i64, willneed)
-            .map_err(|error| error.to_string())?;
-        let hole = end..end + UNIT as u64;
-        match mapping.any_resident(hole) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err("posix_fadvise(WILLNEED) brings no page in".to_owned()),
-            Err(error) => Err(error.to_string()),
-        }
-    }
-
-    /// Extents must have addresses, and where those are places on the device, the data must be there.
-    fn fiemap(&self, medium: &Medium<'_>) -> Answer {
-        if medium.addresses == Addresses::None {
-            return Err("it has no blocks".to_owned());
-        }
-        let len = (UNITS * UNIT) as u64;
-        let found = extents(self.file.as_fd(), 0..len).map_err(|error| error.to_string())?;
-        let found = found.ok_or("FS_IOC_FIEMAP is not supported")?;
-        if found.iter().map(|extent| extent.len).sum::<u64>() != len {
-            return Err("FIEMAP gives no address for some of a file's blocks".to_owned());
-        }
-        if medium.addresses != Addresses::Device {
-            return Ok(());
-        }
-        for extent in found {
-            let mut seen = [0; 4096];
-            match medium.home.read_at(extent.device, &mut seen) {
-                None => return Ok(()),
-                Some(read) => read.map_err(|error| format!("reading the medium: {error}"))?,
-            }
-            let unit = u8::try_from(extent.at / UNIT as u64).unwrap_or(HOLE);
-            if seen.iter().any(|byte| *byte != byte_of(unit)) {
-                return Err(
-                    "the medium does not hold a file's data at the address that FIEMAP gives"
-                        .to_owned(),
-                );
-            }
-        }
-        Ok(())
     }
 }
 

@@ -99,13 +99,15 @@ fn known(name: &str) -> (&'static [Capability], &'static [Capability]) {
                 InsertRange,
                 Nowait,
                 DirectRead,
+                DirectWrite,
                 Fiemap,
+                SwapBoot,
             ],
-            &[Dedupe],
+            &[Dedupe, Clone, ExchangeRange, BlkZeroout, BlkDiscard],
         ),
         "ext3" | "ext2" => (
-            &[PunchHole, DirectRead, Fiemap],
-            &[CollapseRange, InsertRange, Dedupe],
+            &[PunchHole, DirectRead, DirectWrite, Fiemap],
+            &[CollapseRange, InsertRange, Dedupe, Clone],
         ),
         "xfs" => (
             &[
@@ -114,13 +116,15 @@ fn known(name: &str) -> (&'static [Capability], &'static [Capability]) {
                 CollapseRange,
                 InsertRange,
                 Dedupe,
+                Clone,
                 DirectRead,
+                DirectWrite,
                 Fiemap,
             ],
             &[],
         ),
         "btrfs" => (
-            &[PunchHole, ZeroRange, Dedupe, Fiemap],
+            &[PunchHole, ZeroRange, Dedupe, Clone, Fiemap],
             &[CollapseRange, InsertRange],
         ),
         "f2fs" => (

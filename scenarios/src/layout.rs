@@ -10,6 +10,8 @@ pub(crate) struct Site<'a> {
     pub range: &'a RangeExpr,
     /// The range must end before the end of the file: collapse and insert refuse to reach it.
     pub inside: bool,
+    /// The operation takes whole blocks only.
+    pub whole_blocks: bool,
 }
 
 impl Scenario {
@@ -25,6 +27,7 @@ impl Scenario {
                     file,
                     range,
                     inside,
+                    whole_blocks: op.takes_whole_blocks(),
                 })
             })
         });
@@ -33,6 +36,7 @@ impl Scenario {
             file: self.expected_file(),
             range: &self.expect.range,
             inside: false,
+            whole_blocks: false,
         };
         ops.chain([expect]).collect()
     }
@@ -101,35 +105,96 @@ impl Scenario {
 }
 
 impl Op {
-    /// Whether it removes, moves or shares blocks under cached pages.
+    /// Whether it removes, moves or shares blocks under cached pages, or as the journal flag changes how
+    /// they are written.
     pub fn invalidates(&self) -> bool {
         match self.effect() {
-            Effect::Zero(_) | Effect::Collapse(_) | Effect::Insert(_) => true,
-            Effect::None | Effect::Overwrite(_) => matches!(self, Op::Dedupe(_)),
+            Effect::Zero(_)
+            | Effect::Collapse(_)
+            | Effect::Insert(_)
+            | Effect::Truncate(_)
+            | Effect::Exchange { .. }
+            | Effect::SwapBoot(_) => true,
+            // A read into a mapping stores.
+            Effect::CopyOf { .. } => matches!(self, Op::CloneRange(_)),
+            // A direct write drops the pages of its range (`kiocb_invalidate_pages`).
+            Effect::None | Effect::Overwrite(_) | Effect::Extend(_) => {
+                matches!(self, Op::Dedupe(_) | Op::JournalData(_))
+                    || matches!(self, Op::Write(a) if a.direct)
+            }
         }
     }
 
     /// Whether it may bring pages into the page cache: what fills, and what dirties through it.
     pub fn brings_in(&self) -> bool {
-        self.fills() || matches!(self.effect(), Effect::Overwrite(_))
+        self.fills() || self.dirties()
     }
 
-    /// Whether it can instantiate pages in the page cache without changing content.
+    /// Whether it can instantiate pages in the page cache, or as FIEMAP the filesystem's cached mapping,
+    /// without changing content.
     pub fn fills(&self) -> bool {
         match self {
             Op::Read(_)
+            | Op::UringRead(_)
+            | Op::Splice(_)
             | Op::Fault(_)
             | Op::Fadvise(_)
             | Op::Readahead(_)
             | Op::Madvise(_)
             // vfs_dedupe_file_range_compare() reads both files.
-            | Op::Dedupe(_) => true,
+            | Op::Dedupe(_)
+            | Op::Fiemap(_) => true,
             Op::PunchHole(_)
             | Op::ZeroRange(_)
             | Op::CollapseRange(_)
             | Op::InsertRange(_)
+            | Op::Truncate(_)
+            | Op::Extend(_)
+            | Op::CloneRange(_)
+            | Op::ExchangeRange(_)
+            | Op::SwapBoot(_)
+            | Op::JournalData(_)
+            | Op::BlkZeroout(_)
+            | Op::BlkDiscard(_)
             | Op::Store(_)
             | Op::Write(_)
+            | Op::ReadInto(_)
+            | Op::Syncfs(_) => false,
+        }
+    }
+
+    /// Whether it writes or stores into pages: what a dirtier is for.
+    pub fn dirties(&self) -> bool {
+        matches!(self, Op::Store(_) | Op::Write(_) | Op::ReadInto(_))
+    }
+
+    /// Whether the kernel refuses ranges that are not made of whole blocks.
+    fn takes_whole_blocks(&self) -> bool {
+        match self {
+            Op::CollapseRange(_)
+            | Op::InsertRange(_)
+            | Op::Dedupe(_)
+            | Op::CloneRange(_)
+            | Op::ExchangeRange(_)
+            | Op::BlkZeroout(_)
+            | Op::BlkDiscard(_) => true,
+            Op::Write(a) => a.direct,
+            Op::PunchHole(_)
+            | Op::ZeroRange(_)
+            | Op::Truncate(_)
+            | Op::Extend(_)
+            | Op::Read(_)
+            | Op::UringRead(_)
+            | Op::Splice(_)
+            | Op::Fault(_)
+            | Op::Fadvise(_)
+            | Op::Readahead(_)
+            | Op::Madvise(_)
+            | Op::Fiemap(_)
+            | Op::SwapBoot(_)
+            | Op::JournalData(_)
+            | Op::Store(_)
+            | Op::ReadInto(_)
             | Op::Syncfs(_) => false,
         }
     }

@@ -169,6 +169,10 @@ pub enum Holds {
     Shifted,
     /// What was written or stored last.
     Written,
+    /// What the same offsets of the file hold that it was copied from.
+    Copied,
+    /// What the other side of an exchange, a file or the boot loader's inode, held there before.
+    Exchanged,
     /// What it held before.
     Unchanged,
 }
@@ -220,10 +224,26 @@ pub enum Capability {
     InsertRange,
     /// FIDEDUPERANGE.
     Dedupe,
+    /// FICLONERANGE.
+    Clone,
+    /// XFS_IOC_EXCHANGE_RANGE.
+    ExchangeRange,
+    /// EXT4_IOC_SWAP_BOOT.
+    SwapBoot,
+    /// FS_JOURNAL_DATA_FL can be set and cleared, with effect.
+    JournalData,
+    /// BLKZEROOUT.
+    BlkZeroout,
+    /// BLKDISCARD of blocks that read as zeros afterwards.
+    BlkDiscard,
     /// RWF_NOWAIT.
     Nowait,
     /// O_DIRECT reads that really are direct.
     DirectRead,
+    /// O_DIRECT writes that really are direct: they drop even a page that is mapped.
+    DirectWrite,
+    /// io_uring, with IORING_OP_READ.
+    IoUring,
     /// MADV_POPULATE_READ.
     PopulateRead,
     /// posix_fadvise(WILLNEED), readahead(2) and madvise(WILLNEED) bring absent pages in.

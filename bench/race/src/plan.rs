@@ -6,7 +6,7 @@ mod outcomes;
 use std::ops::Range;
 
 use punchbench_scenarios::{
-    Content as Fills, Effect, Geometry, OnRange, Op, RangeError, Repeat, Role, Scenario,
+    Content as Fills, Effect, Geometry, On, Op, RangeError, Repeat, Role, Scenario,
 };
 
 pub use outcomes::Way;
@@ -436,15 +436,21 @@ impl Plan {
 
     /// The change that an operation on `chunk` makes, writing `generation`.
     pub fn change(&self, op: &Op, chunk: &Range<u64>, generation: u32) -> Option<(FileId, Change)> {
-        let place = |r: &OnRange| {
+        let place = |r: On<'_>| {
             let range = r
                 .range
-                .resolve(chunk, self.size(&r.file), self.geometry)
+                .resolve(chunk, self.size(r.file), self.geometry)
                 .expect("checked by lay_out");
-            (self.file(&r.file), range.start, range.end - range.start)
+            (self.file(r.file), range.start, range.end - range.start)
         };
         match op.effect() {
-            Effect::None => None,
+            // TODO: nothing models what the others do yet.
+            Effect::None
+            | Effect::Truncate(_)
+            | Effect::Extend(_)
+            | Effect::CopyOf { .. }
+            | Effect::Exchange { .. }
+            | Effect::SwapBoot(_) => None,
             Effect::Zero(r) => {
                 let (file, at, len) = place(r);
                 Some((file, Change::Zero { at, len }))
@@ -486,12 +492,25 @@ impl Plan {
             Op::ZeroRange(_) => Call::ZeroRange { file, at, len },
             Op::CollapseRange(_) => Call::CollapseRange { file, at, len },
             Op::InsertRange(_) => Call::InsertRange { file, at, len },
+            Op::Truncate(_) => Call::Truncate { file, size: at },
+            Op::Extend(f) => Call::Truncate {
+                file: self.file(&f.file),
+                size: self.size(&f.file),
+            },
             Op::Read(a) => Call::Read {
                 file,
                 at,
                 len,
                 nowait: a.nowait,
                 direct: a.direct,
+                readahead: a.readahead,
+            },
+            Op::UringRead(_) => Call::UringRead { file, at, len },
+            Op::Splice(a) => Call::Splice {
+                file,
+                at,
+                len,
+                late: a.late,
             },
             Op::Fault(_) => Call::Fault { file, at, len },
             Op::Fadvise(_) => Call::Fadvise { file, at, len },
@@ -502,6 +521,33 @@ impl Plan {
                 len,
                 advice: a.advice,
             },
+            Op::Fiemap(_) => Call::Fiemap { file, at, len },
+            Op::CloneRange(_) => Call::CloneRange {
+                file,
+                at,
+                len,
+                from: second.map_or(file, |name| self.file(name)),
+            },
+            Op::ExchangeRange(_) => Call::ExchangeRange {
+                file,
+                at,
+                len,
+                with: second.map_or(file, |name| self.file(name)),
+            },
+            Op::SwapBoot(f) => Call::SwapBoot {
+                file: self.file(&f.file),
+            },
+            Op::JournalData(f) => Call::JournalData {
+                file: self.file(&f.file),
+            },
+            Op::BlkZeroout(_) => Call::BlkZeroout { file, at, len },
+            Op::BlkDiscard(_) => Call::BlkDiscard { file, at, len },
+            Op::ReadInto(_) => Call::ReadInto {
+                file,
+                at,
+                len,
+                from: second.map_or(file, |name| self.file(name)),
+            },
             Op::Dedupe(_) => Call::Dedupe {
                 file,
                 at,
@@ -509,7 +555,12 @@ impl Plan {
                 into: second.map_or(file, |name| self.file(name)),
             },
             Op::Store(_) => Call::Store { file, at, len },
-            Op::Write(_) => Call::Write { file, at, len },
+            Op::Write(a) => Call::Write {
+                file,
+                at,
+                len,
+                direct: a.direct,
+            },
             Op::Syncfs(_) => Call::Syncfs,
         }
     }

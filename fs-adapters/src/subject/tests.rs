@@ -11,6 +11,8 @@ use tempfile::TempDir;
 
 use super::{SubjectOptions, SyscallSubjects};
 
+mod mounted;
+
 pub(crate) const PAGE: u64 = 4096;
 pub(crate) const SIZE: u64 = 64 * PAGE;
 pub(crate) const GEOMETRY: Geometry = Geometry {
@@ -277,6 +279,7 @@ fn fillers_fill_and_eviction_is_proved() {
             len,
             nowait: false,
             direct: false,
+            readahead: false,
         },
         Call::Fadvise { file, at, len },
         Call::Readahead { file, at, len },

@@ -23,7 +23,7 @@ impl Racer<'_> {
             .iter()
             .zip(&mut self.buffers)
         {
-            if let Call::Store { file, at, len } | Call::Write { file, at, len } = step.call {
+            if let Call::Store { file, at, len } | Call::Write { file, at, len, .. } = step.call {
                 self.part
                     .stamps
                     .fill(file, step.generation, at, &mut buf[..len as usize]);
@@ -192,6 +192,7 @@ impl Racer<'_> {
                 file: f,
                 at: o,
                 len: n,
+                ..
             }) = plan.call(op, &chunk)
             else {
                 return false;

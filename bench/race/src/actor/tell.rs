@@ -184,13 +184,24 @@ pub(super) fn operand(call: &Call) -> (FileId, u64) {
         | Call::CollapseRange { file, at, .. }
         | Call::InsertRange { file, at, .. }
         | Call::Read { file, at, .. }
+        | Call::UringRead { file, at, .. }
+        | Call::Splice { file, at, .. }
+        | Call::Drain { file, at, .. }
         | Call::Fault { file, at, .. }
         | Call::Fadvise { file, at, .. }
         | Call::Readahead { file, at, .. }
         | Call::Madvise { file, at, .. }
+        | Call::Fiemap { file, at, .. }
         | Call::Dedupe { file, at, .. }
+        | Call::CloneRange { file, at, .. }
+        | Call::ExchangeRange { file, at, .. }
+        | Call::BlkZeroout { file, at, .. }
+        | Call::BlkDiscard { file, at, .. }
+        | Call::ReadInto { file, at, .. }
         | Call::Store { file, at, .. }
         | Call::Write { file, at, .. } => (file, at),
+        Call::Truncate { file, size } => (file, size),
+        Call::SwapBoot { file } | Call::JournalData { file } => (file, 0),
         Call::Syncfs => (0, 0),
     }
 }
