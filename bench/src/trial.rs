@@ -290,7 +290,7 @@ fn fill_up(spec: &Spec, mounted: &Mounted) -> Result<Option<Ballast>, Stop> {
 }
 
 fn subjects(spec: &Spec, mounted: &Mounted) -> Result<SyscallSubjects, Stop> {
-    let chunk = spec.scenario.round.chunk.bytes(mounted.units());
+    let chunk = spec.scenario.chunk(mounted.units());
     let options = mounted.subject_options(chunk, reuses(spec));
     SyscallSubjects::new(mounted.dir(), &spec.scenario, mounted.units(), options).map_err(bench)
 }

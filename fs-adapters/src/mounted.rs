@@ -15,6 +15,7 @@ use crate::discard;
 use crate::fsck::FsckResult;
 use crate::home::Home;
 use crate::probe::{Abilities, Medium};
+use crate::profile::{Profile, Seen};
 use crate::reuse::Reuse;
 use crate::set_up::SetUpError;
 use crate::subject::SubjectOptions;
@@ -35,7 +36,8 @@ const MEMORY_TYPES: [&str; 3] = ["tmpfs", "ramfs", "hugetlbfs"];
 /// Sizes of a mounted filesystem, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
-    /// Allocation unit, as the mount tells.
+    /// What the filesystem allocates and frees at a time: its block, or a cluster of them (bigalloc), which
+    /// statfs(2) does not tell. Operations that move blocks take whole ones only.
     pub block: u64,
     /// Page size.
     pub page: u64,
@@ -212,13 +214,24 @@ impl Mounted {
             .map_err(io::Error::from)
             .map_err(SetUpError::io("statfs"))?;
         let block = stat.block_size().unsigned_abs();
-        let shape = Shape {
+        let seen = Seen {
+            dir: &dir,
             block,
+            options: &entry.super_options,
+            home: &home,
+        };
+        facts.extend(seen.prove(target.adapter, target.profile)?);
+        let shape = Shape {
+            block: if on_device {
+                target.profile.unit
+            } else {
+                block
+            },
             page: punchbench_sys::map::page_size() as u64,
             free: stat.blocks_available() * block,
             inline_limit: INLINE_LIMIT,
             addresses: match target.adapter.store() {
-                Store::Device(on_device) => on_device.addresses(),
+                Store::Device(on_device) => on_device.addresses(target.profile),
                 Store::Memory => Addresses::None,
                 Store::Directory => Addresses::Logical,
             },
@@ -249,6 +262,21 @@ impl Mounted {
     /// What was set up.
     pub fn target(&self) -> Target {
         self.target
+    }
+
+    /// Whether what is mounted is a profile of its filesystem, as seen on the mount.
+    pub fn prove(&self, profile: &Profile) -> Result<(), SetUpError> {
+        let entry = mount::mount_of(&self.dir).map_err(SetUpError::io("find the mount"))?;
+        let stat = nix::sys::statfs::statfs(&self.dir)
+            .map_err(|error| SetUpError::io("statfs")(error.into()))?;
+        let seen = Seen {
+            dir: &self.dir,
+            block: stat.block_size().unsigned_abs(),
+            options: &entry.super_options,
+            home: &self.home,
+        };
+        seen.prove(self.target.adapter, profile)?;
+        Ok(())
     }
 
     /// Where files go.
@@ -294,7 +322,7 @@ impl Mounted {
         if self.cache_is_store() {
             return Reuse::Never("it has no blocks");
         }
-        self.target.adapter.reuse(&self.driver)
+        self.target.adapter.reuse(self.target.profile, &self.driver)
     }
 
     /// How files must be written and looked at here. `chunk` is a round's range in bytes, `reuse` whether

@@ -16,6 +16,7 @@ use crate::home::{DiscardOff, Home, RealDevice};
 use crate::image::{self, Background};
 use crate::kernel::{self, Support};
 use crate::mounted::{MountPoint, Mounted};
+use crate::profile::ProfileError;
 use crate::tag::Tag;
 use crate::tools::Version;
 use crate::user::{Privilege, ROOT_WOULD_ADD};
@@ -110,6 +111,17 @@ impl SetUpError {
     }
 }
 
+impl From<ProfileError> for SetUpError {
+    fn from(error: ProfileError) -> Self {
+        match error {
+            ProfileError::Refused { reason, hint } => SetUpError::skipped(reason, hint),
+            ProfileError::NotSo { .. } | ProfileError::Io { .. } => {
+                SetUpError::Error(error.to_string())
+            }
+        }
+    }
+}
+
 impl Target {
     /// What stands in the way of this target here, found without changing anything but loading drivers.
     pub fn check(&self, env: &SetUp<'_>) -> Result<(), SetUpError> {
@@ -129,7 +141,8 @@ impl Target {
                         "allow user namespaces, or run as root",
                     ));
                 }
-                self.check_kernel()
+                self.check_kernel()?;
+                self.adapter.check(self.profile)
             }
             Store::Device(_) => {
                 if !privilege.may_use_devices() {
@@ -148,7 +161,7 @@ impl Target {
                         "load the module loop",
                     ));
                 }
-                Ok(())
+                self.adapter.check(self.profile)
             }
         }
     }
@@ -175,7 +188,8 @@ impl Target {
             }
             Store::Memory => {
                 // The source of a tmpfs is free text: it carries the tag.
-                let data = format!("size={},mode=700", env.size);
+                let own = format!("size={},mode=700", env.size);
+                let data = self.profile.mount_data(&own);
                 let point = MountPoint::mount(
                     own_directory(env.tag, env.work_dir)?,
                     &env.tag.to_string(),
@@ -203,7 +217,7 @@ impl Target {
             .ok_or_else(|| SetUpError::Error("a device has no path".to_owned()))?;
         self.mkfs(on_device, path, size, env.tool_time, &mut facts)?;
         let source = path.to_string_lossy().into_owned();
-        let data = on_device.mount_data(self.profile);
+        let data = self.profile.mount_data(on_device.mount_data());
         let point = MountPoint::mount(
             own_directory(env.tag, env.work_dir)?,
             &source,

@@ -9,6 +9,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use punchbench_fs::adapter::Store;
 use punchbench_fs::{
     Ballast, FsckResult, Mounted, Privilege, Reuse, SetUp, SetUpError, Tag, Target, sweep,
 };
@@ -35,15 +36,24 @@ fn main() -> ExitCode {
             ));
         }
     }
-    for name in ["ext4", "ext3", "ext2", "xfs", "btrfs", "f2fs"] {
+    let on_device = |target: &Target| matches!(target.adapter.store(), Store::Device(_));
+    for target in Target::all(true).into_iter().filter(on_device) {
         trials.push(Trial::ignorable_test(
-            format!("{name}::damage_is_found"),
-            move || damage_is_found(name),
+            format!("{target}::damage_is_found"),
+            move || damage_is_found(target),
         ));
         trials.push(Trial::ignorable_test(
-            format!("{name}::is_filled_up"),
-            move || fill_up(name),
+            format!("{target}::is_filled_up"),
+            move || fill_up(target),
         ));
+    }
+    for target in Target::all(false) {
+        if target.adapter.profiles().len() > 1 {
+            trials.push(Trial::ignorable_test(
+                format!("{target}::is_no_other_profile"),
+                move || is_no_other_profile(target),
+            ));
+        }
     }
     for how in ["survivor", "frozen", "frozen,survivor"] {
         trials.push(Trial::ignorable_test(
@@ -88,10 +98,10 @@ fn outcome(result: Result<(), Completion>) -> Outcome {
 }
 
 /// What is known of the ones that we mount ourselves; probing must find it.
-fn known(name: &str) -> (&'static [Capability], &'static [Capability]) {
+fn known(target: &str) -> (&'static [Capability], &'static [Capability]) {
     use Capability::*;
-    match name {
-        "ext4" => (
+    match target {
+        "ext4" | "ext4:1k" | "ext4:nodelalloc" | "ext4:bigalloc" | "ext4:nojournal" => (
             &[
                 PunchHole,
                 ZeroRange,
@@ -103,11 +113,20 @@ fn known(name: &str) -> (&'static [Capability], &'static [Capability]) {
             ],
             &[Dedupe],
         ),
-        "ext3" | "ext2" => (
-            &[PunchHole, DirectRead, Fiemap],
-            &[CollapseRange, InsertRange, Dedupe],
+        // Nowhere to look directly: neither at the file nor at the device.
+        "ext4:journal" => (
+            &[PunchHole, ZeroRange, CollapseRange, InsertRange, Fiemap],
+            &[Dedupe, DirectRead],
         ),
-        "xfs" => (
+        "ext3" | "ext2" | "ext4:noextents" => (
+            &[PunchHole, DirectRead, Fiemap],
+            &[ZeroRange, CollapseRange, InsertRange, Dedupe],
+        ),
+        "xfs:noreflink" => (
+            &[PunchHole, ZeroRange, CollapseRange, InsertRange, Fiemap],
+            &[Dedupe],
+        ),
+        "xfs" | "xfs:1k" | "xfs:exchange" => (
             &[
                 PunchHole,
                 ZeroRange,
@@ -119,6 +138,10 @@ fn known(name: &str) -> (&'static [Capability], &'static [Capability]) {
             ],
             &[],
         ),
+        "btrfs:nodatacow" => (
+            &[PunchHole, ZeroRange, Dedupe, DirectRead, Fiemap],
+            &[CollapseRange, InsertRange],
+        ),
         "btrfs" => (
             &[PunchHole, ZeroRange, Dedupe, Fiemap],
             &[CollapseRange, InsertRange],
@@ -127,7 +150,7 @@ fn known(name: &str) -> (&'static [Capability], &'static [Capability]) {
             &[PunchHole, ZeroRange, CollapseRange, InsertRange, Fiemap],
             &[Dedupe],
         ),
-        "tmpfs" => (&[PunchHole], &[CollapseRange, Dedupe, DirectRead, Fiemap]),
+        "tmpfs" | "tmpfs:huge" => (&[PunchHole], &[CollapseRange, Dedupe, DirectRead, Fiemap]),
         _ => (&[], &[]),
     }
 }
@@ -137,14 +160,14 @@ fn come_up_and_go(target: Target) -> Outcome {
         for fact in mounted.facts() {
             eprintln!("{target}: {fact}");
         }
-        let name = target.adapter.name();
+        let name = target.to_string();
         let drivers = target.adapter.drivers();
         assert!(
             drivers.is_empty() || drivers.contains(&mounted.driver()),
             "served by {}",
             mounted.driver()
         );
-        let (can, cannot) = known(name);
+        let (can, cannot) = known(&name);
         for capability in can {
             assert_eq!(mounted.capability(*capability), Ok(()), "{capability:?}");
         }
@@ -169,7 +192,7 @@ fn come_up_and_go(target: Target) -> Outcome {
                 stamped > 60,
                 "only {stamped} % of the device kept its background"
             );
-            assert_eq!(mounted.geometry().block, 4096);
+            assert_eq!(mounted.geometry().block, target.profile.unit);
             assert!(
                 mounted.geometry().free > 64 << 20,
                 "only {} bytes are free",
@@ -247,8 +270,8 @@ fn backing_of(device: &str) -> Option<String> {
 }
 
 /// Overwrites metadata behind the filesystem's back: fsck must see it, or nobody should trust its "clean".
-fn damage_is_found(name: &str) -> Outcome {
-    let target = Target::parse(name).unwrap();
+fn damage_is_found(target: Target) -> Outcome {
+    let name = target.adapter.name();
     let result = with(target, |mut mounted, _| {
         for index in 0..200 {
             fs::write(
@@ -295,8 +318,7 @@ fn spoil(name: &str, device: &File) {
 }
 
 /// Ballast must leave about as much as was asked, and give it all back.
-fn fill_up(name: &str) -> Outcome {
-    let target = Target::parse(name).unwrap();
+fn fill_up(target: Target) -> Outcome {
     let result = with(target, |mounted, _| {
         assert!(matches!(mounted.reuse(), Reuse::Plan(_)));
         let before = mounted.geometry().free;
@@ -329,6 +351,20 @@ fn fill_up(name: &str) -> Outcome {
             stat.blocks_available() * stat.block_size().unsigned_abs() > before / 10 * 9
         });
         assert_eq!(mounted.finish(), FsckResult::Clean);
+    });
+    outcome(result)
+}
+
+/// What is special about each profile is missing from the base one, and is missed.
+fn is_no_other_profile(base: Target) -> Outcome {
+    let result = with(base, |mounted, _| {
+        let (own, others) = base.adapter.profiles().split_first().unwrap();
+        mounted.prove(own).unwrap();
+        for other in others {
+            let error = mounted.prove(other).expect_err(other.name).to_string();
+            eprintln!("{base} as {}: {error}", other.name);
+            assert!(error.contains("the profile means"), "{error}");
+        }
     });
     outcome(result)
 }

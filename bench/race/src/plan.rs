@@ -190,7 +190,7 @@ impl Plan {
             )));
         }
         let on = file_id(&scenario.round.on)?;
-        let chunk = scenario.round.chunk.bytes(geometry);
+        let chunk = scenario.chunk(geometry);
         let shifting = actors
             .iter()
             .flat_map(|a| &a.ops)

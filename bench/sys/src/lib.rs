@@ -4,6 +4,7 @@
 pub mod blk;
 pub mod extents;
 pub mod futex;
+pub mod inode;
 pub mod io;
 pub mod kmsg;
 pub mod loopdev;
