@@ -305,8 +305,8 @@ fn spoil(name: &str, device: &File) {
     let stretches: &[(u64, usize)] = match name {
         // Group descriptors' reserve, bitmaps and inode tables of the first group.
         "ext4" | "ext3" | "ext2" => &[(128 << 10, 256 << 10)],
-        // Inodes of the root directory's chunk.
-        "xfs" => &[(64 << 10, 128 << 10)],
+        // From the inodes of the root directory's chunk on.
+        "xfs" => &[(root_of_xfs(device), 128 << 10)],
         // Both copies of the metadata chunk.
         "btrfs" => &[(37 << 20, 64 << 20)],
         // Behind both checkpoints: SIT and NAT.
@@ -315,6 +315,15 @@ fn spoil(name: &str, device: &File) {
     for (at, len) in stretches {
         device.write_all_at(&vec![0x5A; *len], *at).unwrap();
     }
+}
+
+/// Where the root directory's inode lies: sb_rootino, sb_inopblog and sb_blocksize of struct xfs_dsb.
+fn root_of_xfs(device: &File) -> u64 {
+    let mut head = [0; 512];
+    device.read_exact_at(&mut head, 0).unwrap();
+    let rootino = u64::from_be_bytes(head[56..64].try_into().unwrap());
+    let block = u32::from_be_bytes(head[4..8].try_into().unwrap());
+    (rootino >> head[123]) * u64::from(block)
 }
 
 /// Ballast must leave about as much as was asked, and give it all back.

@@ -494,8 +494,9 @@ impl Plan {
         self.geometry.page
     }
 
-    /// Block size of the target.
+    /// What a file's blocks are counted in: those of the filesystem, or pages where it allocates more at a
+    /// time.
     pub fn block(&self) -> u64 {
-        self.geometry.block
+        self.geometry.block.min(self.geometry.page)
     }
 }
