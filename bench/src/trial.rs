@@ -169,12 +169,14 @@ fn attempt(spec: &Spec, record: &mut Record, link: &mut Link) -> Result<(), Stop
     let mut mounted = target.set_up(&env)?;
 
     link.phase(Phase::Mount)?;
-    if let Some(name) = mounted.device_name() {
-        link.tell(&Message::Device(name))?;
-    }
     record.driver = mounted.driver().to_owned();
     record.setup = mounted.facts().to_vec();
     can_do(spec, &mounted)?;
+    mounted.provide(&spec.scenario, &env)?;
+    record.setup = mounted.facts().to_vec();
+    for name in mounted.device_names() {
+        link.tell(&Message::Device(name))?;
+    }
     let trial = TrialSpec {
         scenario: spec.scenario.clone(),
         geometry: mounted.units(),

@@ -3,7 +3,7 @@
 
 use std::fmt::{self, Debug};
 
-use crate::adapters::{btrfs, dir, ext2, ext3, ext4, f2fs, tmpfs, xfs};
+use crate::adapters::{bdev, btrfs, dir, ext2, ext3, ext4, f2fs, tmpfs, xfs};
 use crate::fsck::FsckResult;
 use crate::profile::{BASE, Profile, ProfileError, Seen};
 use crate::reuse::Reuse;
@@ -19,6 +19,7 @@ pub static ADAPTERS: &[&dyn Adapter] = &[
     &btrfs::Btrfs,
     &f2fs::F2fs,
     &tmpfs::Tmpfs,
+    &bdev::Bdev,
     &dir::Dir,
 ];
 
@@ -60,6 +61,8 @@ pub enum Store<'a> {
     Device(&'a dyn OnDevice),
     /// In the page cache alone: there is nothing to evict to.
     Memory,
+    /// Each file is a block device, and there is no filesystem.
+    FileIsDevice,
     /// In a directory of a filesystem that somebody else mounted.
     Directory,
 }
@@ -216,7 +219,7 @@ impl Target {
     pub fn tools(&self) -> Vec<Tool> {
         match self.adapter.store() {
             Store::Device(device) => vec![device.mkfs_tool(), device.fsck_tool()],
-            Store::Memory | Store::Directory => Vec::new(),
+            Store::Memory | Store::FileIsDevice | Store::Directory => Vec::new(),
         }
     }
 }

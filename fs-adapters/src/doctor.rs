@@ -67,11 +67,13 @@ fn find(target: Target, env: &SetUp<'_>) -> Finding {
     };
     let driver = match target.adapter.store() {
         Store::Directory => "whatever is mounted there".to_owned(),
-        Store::Memory | Store::Device(_) => match kernel::support(target.adapter.name()) {
-            Support::Registered => "in the kernel".to_owned(),
-            Support::Module(_) => "module, not loaded".to_owned(),
-            Support::Missing(_) => "not in this kernel".to_owned(),
-        },
+        Store::Memory | Store::Device(_) | Store::FileIsDevice => {
+            match kernel::support(target.adapter.name()) {
+                Support::Registered => "in the kernel".to_owned(),
+                Support::Module(_) => "module, not loaded".to_owned(),
+                Support::Missing(_) => "not in this kernel".to_owned(),
+            }
+        }
     };
     let tools = target.tools().into_iter().map(|tool| match tool.version() {
         Some(version) => format!("{} {version}", tool.name),

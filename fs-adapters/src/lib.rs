@@ -4,6 +4,7 @@
 pub mod adapter;
 pub mod adapters;
 pub mod device;
+mod devices;
 mod discard;
 pub mod doctor;
 pub mod fsck;

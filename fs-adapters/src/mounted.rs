@@ -6,18 +6,19 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use punchbench_scenarios::Capability;
+use punchbench_scenarios::{Capability, Content, Scenario};
 use punchbench_sys::mount;
 use tempfile::TempDir;
 
 use crate::adapter::{Addresses, Store, Target};
+use crate::devices::DeviceFile;
 use crate::discard;
 use crate::fsck::FsckResult;
 use crate::home::Home;
-use crate::probe::{Abilities, Medium};
+use crate::probe::{Abilities, Medium, Place};
 use crate::profile::{Profile, Seen};
 use crate::reuse::Reuse;
-use crate::set_up::SetUpError;
+use crate::set_up::{SetUp, SetUpError};
 use crate::subject::SubjectOptions;
 use crate::user::ROOT_WOULD_ADD;
 
@@ -180,6 +181,68 @@ impl Mounted {
         )
     }
 
+    /// Block devices in the place of files. Those of the scenario come with [`Mounted::provide`], when their
+    /// sizes are known; what a device can do is tried out on others.
+    pub(crate) fn of_device_files(
+        target: Target,
+        directory: TempDir,
+        env: &SetUp<'_>,
+    ) -> Result<Self, SetUpError> {
+        let dir = directory.path().to_owned();
+        let page = punchbench_sys::map::page_size() as u64;
+        let home = Home::FileIsDevice(Vec::new());
+        let medium = Medium {
+            home: &home,
+            addresses: Addresses::None,
+        };
+        let abilities = Abilities::probe(Place::Devices(&dir, env), &medium)
+            .map_err(SetUpError::io("probe a loop device"))?;
+        Ok(Mounted {
+            target,
+            point: None,
+            home,
+            _directory: Some(directory),
+            dir,
+            driver: target.adapter.name().to_owned(),
+            shape: Shape {
+                // fallocate(2) takes logical blocks, but only zeroes what is not a whole page, in the cache.
+                block: page,
+                page,
+                free: env.size,
+                inline_limit: 0,
+                addresses: Addresses::None,
+            },
+            abilities,
+            facts: Vec::new(),
+            tool_time: Duration::ZERO,
+        })
+    }
+
+    /// Makes the scenario's files where they cannot be made by opening them: a block device has its size from
+    /// the beginning.
+    pub fn provide(&mut self, scenario: &Scenario, env: &SetUp<'_>) -> Result<(), SetUpError> {
+        let units = self.units();
+        let Home::FileIsDevice(devices) = &mut self.home else {
+            return Ok(());
+        };
+        for (name, file) in scenario.files.iter() {
+            let size = file.size.bytes(units);
+            if file.content == Content::Empty || !size.is_multiple_of(units.page) {
+                return Err(SetUpError::Unsupported {
+                    reason: format!("a block device is never empty and has whole pages: {name}"),
+                });
+            }
+            let device = DeviceFile::create(&self.dir, name, size, env)?;
+            self.facts.push(format!(
+                "{name}: {}, image: {}",
+                device.name(),
+                device.place
+            ));
+            devices.push(device);
+        }
+        Ok(())
+    }
+
     fn look_over(
         target: Target,
         point: Option<MountPoint>,
@@ -232,7 +295,7 @@ impl Mounted {
             inline_limit: INLINE_LIMIT,
             addresses: match target.adapter.store() {
                 Store::Device(on_device) => on_device.addresses(target.profile),
-                Store::Memory => Addresses::None,
+                Store::Memory | Store::FileIsDevice => Addresses::None,
                 Store::Directory => Addresses::Logical,
             },
         };
@@ -243,7 +306,7 @@ impl Mounted {
         if on_device {
             facts.push(discard::assert_kept(&dir, &medium)?);
         }
-        let abilities = Abilities::probe(&dir, &medium)
+        let abilities = Abilities::probe(Place::Directory(&dir), &medium)
             .map_err(SetUpError::io(format!("probe {}", dir.display())))?;
         Ok(Mounted {
             target,
@@ -331,6 +394,7 @@ impl Mounted {
         let piecewise = reuse && matches!(self.reuse(), Reuse::Plan(plan) if plan.piecewise);
         let usual = SubjectOptions {
             cache_is_store: self.cache_is_store(),
+            fixed_size: matches!(self.home, Home::FileIsDevice(_)),
             may_fill: reuse && !self.is_foreign(),
             ..SubjectOptions::default()
         };
@@ -349,7 +413,15 @@ impl Mounted {
         matches!(self.home, Home::Directory)
     }
 
-    /// The kernel's name for the device, such as `loop3`.
+    /// The kernel's names for all devices that are ours alone, such as `loop3`.
+    pub fn device_names(&self) -> Vec<String> {
+        match &self.home {
+            Home::FileIsDevice(devices) => devices.iter().map(DeviceFile::name).collect(),
+            _ => self.device_name().into_iter().collect(),
+        }
+    }
+
+    /// The kernel's name for the device of the filesystem, such as `loop3`.
     pub fn device_name(&self) -> Option<String> {
         let (path, _) = self.home.device()?;
         Some(path.file_name()?.to_string_lossy().into_owned())

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, OFlag, PosixFadviseAdvice, fallocate, posix_fadvise};
@@ -16,7 +17,9 @@ use punchbench_sys::io::{AlignedBuf, dedupe, read_nowait};
 use punchbench_sys::map::{Advice, Mapping, Protection};
 
 use crate::adapter::Addresses;
+use crate::devices::DeviceFile;
 use crate::home::Home;
+use crate::set_up::SetUp;
 
 /// The unit of a probe: a multiple of every allocation unit, and more than an inode holds.
 const UNIT: usize = 64 << 10;
@@ -24,11 +27,24 @@ const UNIT: usize = 64 << 10;
 /// A scratch file has this many.
 const UNITS: usize = 4;
 
+/// How long read-ahead of a few pages may take, and the pause between looks.
+const ADVICE_TIME: Duration = Duration::from_secs(5);
+const ADVICE_PAUSE: Duration = Duration::from_millis(1);
+
 /// Where data can be looked at below the filesystem.
 #[derive(Debug)]
 pub(crate) struct Medium<'a> {
     pub home: &'a Home,
     pub addresses: Addresses,
+}
+
+/// Where scratch files are made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Place<'a> {
+    /// In a directory.
+    Directory(&'a Path),
+    /// In a directory too, but each is a block device.
+    Devices(&'a Path, &'a SetUp<'a>),
 }
 
 /// What works and what does not, and why not.
@@ -38,12 +54,12 @@ pub(crate) struct Abilities(BTreeMap<Capability, Result<(), String>>);
 type Answer = Result<(), String>;
 
 impl Abilities {
-    /// Tries everything out in a directory; `Err` if not even scratch files work.
-    pub fn probe(dir: &Path, medium: &Medium<'_>) -> io::Result<Self> {
+    /// Tries everything out; `Err` if not even scratch files work.
+    pub fn probe(place: Place<'_>, medium: &Medium<'_>) -> io::Result<Self> {
         let keep = FallocateFlags::FALLOC_FL_KEEP_SIZE;
         let mut found = BTreeMap::new();
         let mut note = |capability, answer: Answer| found.insert(capability, answer);
-        let fresh = |name| Scratch::new(dir, name);
+        let fresh = |name| Scratch::new(place, name);
 
         note(
             Capability::PunchHole,
@@ -90,6 +106,7 @@ const HOLE: u8 = u8::MAX;
 struct Scratch {
     file: File,
     path: PathBuf,
+    device: Option<DeviceFile>,
 }
 
 impl Drop for Scratch {
@@ -104,14 +121,23 @@ fn byte_of(unit: u8) -> u8 {
 }
 
 impl Scratch {
-    fn new(dir: &Path, name: &str) -> io::Result<Self> {
-        let path = dir.join(format!("probe-{name}"));
+    fn new(place: Place<'_>, name: &str) -> io::Result<Self> {
+        let name = format!("probe-{name}");
+        let (dir, device) = match place {
+            Place::Directory(dir) => (dir, None),
+            Place::Devices(dir, env) => {
+                let size = (UNITS * UNIT) as u64;
+                let device = DeviceFile::create(dir, &name, size, env);
+                (dir, Some(device.map_err(io::Error::other)?))
+            }
+        };
+        let path = dir.join(name);
         let file = OpenOptions::new()
             .read(true)
             .write(true)
-            .create_new(true)
+            .create_new(device.is_none())
             .open(&path)?;
-        let scratch = Scratch { file, path };
+        let scratch = Scratch { file, path, device };
         for unit in 0..UNITS {
             scratch
                 .file
@@ -123,11 +149,10 @@ impl Scratch {
 
     /// Whether it holds exactly these units.
     fn holds(&self, units: &[u8]) -> Answer {
-        let size = self
-            .file
-            .metadata()
-            .map_err(|error| error.to_string())?
-            .len();
+        // Not stat(2), which says 0 of a block device.
+        let size = (&self.file)
+            .seek(SeekFrom::End(0))
+            .map_err(|error| error.to_string())?;
         if size != (units.len() * UNIT) as u64 {
             return Err(format!("the call succeeded, but the size is {size}"));
         }
@@ -242,8 +267,12 @@ impl Scratch {
         Ok(())
     }
 
-    /// In a hole, pages that are brought in are filled at once, so they are there when the call returns.
+    /// In a hole, pages that are brought in are filled at once, so they are there when the call returns. A
+    /// block device has no holes: there they are waited for.
     fn advice_fills(&self) -> Answer {
+        if self.device.is_some() {
+            return self.advice_fills_in_time();
+        }
         let end = (UNITS * UNIT) as u64;
         self.file
             .set_len(end + UNIT as u64)
@@ -258,6 +287,25 @@ impl Scratch {
             Ok(true) => Ok(()),
             Ok(false) => Err("posix_fadvise(WILLNEED) brings no page in".to_owned()),
             Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Pages come within some time, as nothing tells when they have.
+    fn advice_fills_in_time(&self) -> Answer {
+        let mapping = self.mapping()?;
+        if !self.evict(&mapping)? {
+            return Err("pages cannot be evicted, so none is seen brought in".to_owned());
+        }
+        let willneed = PosixFadviseAdvice::POSIX_FADV_WILLNEED;
+        posix_fadvise(&self.file, 0, UNIT as i64, willneed).map_err(|error| error.to_string())?;
+        let deadline = Instant::now() + ADVICE_TIME;
+        loop {
+            match mapping.any_resident(0..UNIT as u64) {
+                Ok(true) => return Ok(()),
+                Ok(false) if Instant::now() < deadline => std::thread::sleep(ADVICE_PAUSE),
+                Ok(false) => return Err("posix_fadvise(WILLNEED) brings no page in".to_owned()),
+                Err(error) => return Err(error.to_string()),
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use crate::adapter::{MkfsPlan, OnDevice, Store, Target};
 use crate::device::{self, DeviceChoice};
 use crate::home::{DiscardOff, Home, RealDevice};
-use crate::image::{self, Background};
+use crate::image::{self, Background, Prefer};
 use crate::kernel::{self, Support};
 use crate::mounted::{MountPoint, Mounted};
 use crate::profile::ProfileError;
@@ -111,6 +111,20 @@ impl SetUpError {
     }
 }
 
+impl From<LoopError> for SetUpError {
+    fn from(error: LoopError) -> Self {
+        match error {
+            LoopError::NoDriver => SetUpError::skipped(error.to_string(), "load the module loop"),
+            LoopError::NotPermitted { .. } => {
+                SetUpError::skipped(error.to_string(), ROOT_WOULD_ADD)
+            }
+            LoopError::Contended | LoopError::TagTooLong(_) | LoopError::Io { .. } => {
+                SetUpError::Error(error.to_string())
+            }
+        }
+    }
+}
+
 impl From<ProfileError> for SetUpError {
     fn from(error: ProfileError) -> Self {
         match error {
@@ -155,13 +169,16 @@ impl Target {
                         tool.hint(),
                     ));
                 }
-                if env.device.is_none() && !kernel::load_loop() {
-                    return Err(SetUpError::skipped(
-                        LoopError::NoDriver.to_string(),
-                        "load the module loop",
-                    ));
+                if env.device.is_none() {
+                    check_loop()?;
                 }
                 self.adapter.check(self.profile)
+            }
+            Store::FileIsDevice => {
+                if !privilege.may_use_devices() {
+                    return Err(SetUpError::skipped(ROOT_WOULD_ADD, "run as root"));
+                }
+                check_loop()
             }
         }
     }
@@ -185,6 +202,9 @@ impl Target {
                 let parent = env.in_dir.unwrap_or(env.work_dir);
                 let directory = own_directory(env.tag, parent)?;
                 Mounted::in_directory(*self, directory)
+            }
+            Store::FileIsDevice => {
+                Mounted::of_device_files(*self, own_directory(env.tag, env.work_dir)?, env)
             }
             Store::Memory => {
                 // The source of a tmpfs is free text: it carries the tag.
@@ -257,6 +277,14 @@ impl Target {
     }
 }
 
+fn check_loop() -> Result<(), SetUpError> {
+    if kernel::load_loop() {
+        Ok(())
+    } else {
+        Err(LoopError::NoDriver.into())
+    }
+}
+
 /// A directory that a sweep recognises.
 fn own_directory(tag: &Tag, parent: &Path) -> Result<TempDir, SetUpError> {
     tempfile::Builder::new()
@@ -275,6 +303,7 @@ fn loop_device(
 ) -> Result<Home, SetUpError> {
     let image = image::create(
         env.image_dir,
+        Prefer::Memory,
         on_device.minimum_size(),
         env.size,
         env.background,
@@ -282,16 +311,7 @@ fn loop_device(
     .map_err(|error| SetUpError::Error(error.to_string()))?;
     facts.push(format!("image: {}", image.place));
     let nodes = own_directory(env.tag, env.work_dir)?;
-    let device = LoopDevice::attach(&image.file, &env.tag.to_string(), false, nodes.path())
-        .map_err(|error| match error {
-            LoopError::NoDriver => SetUpError::skipped(error.to_string(), "load the module loop"),
-            LoopError::NotPermitted { .. } => {
-                SetUpError::skipped(error.to_string(), ROOT_WOULD_ADD)
-            }
-            LoopError::Contended | LoopError::TagTooLong(_) | LoopError::Io { .. } => {
-                SetUpError::Error(error.to_string())
-            }
-        })?;
+    let device = LoopDevice::attach(&image.file, &env.tag.to_string(), false, nodes.path())?;
     let discard = DiscardOff::of_loop(&device.name(), facts)?;
     Ok(Home::Loop {
         discard,
