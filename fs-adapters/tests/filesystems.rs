@@ -10,10 +10,12 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use punchbench_fs::adapter::Store;
+use punchbench_fs::subject::SyscallSubjects;
 use punchbench_fs::{
     Ballast, FsckResult, Mounted, Privilege, Reuse, SetUp, SetUpError, Tag, Target, sweep,
 };
-use punchbench_scenarios::Capability;
+use punchbench_race::{Call, DirectIo, Look, Subjects};
+use punchbench_scenarios::{Capability, catalog};
 use punchbench_sys::{loopdev, mount};
 
 type Outcome = Result<Completion, Failed>;
@@ -55,6 +57,10 @@ fn main() -> ExitCode {
             ));
         }
     }
+    trials.push(Trial::ignorable_test(
+        "bdev::files_are_devices",
+        files_are_devices,
+    ));
     for how in ["survivor", "frozen", "frozen,survivor"] {
         trials.push(Trial::ignorable_test(
             format!("sweep::{}", how.replace(',', "_with_")),
@@ -151,6 +157,10 @@ fn known(target: &str) -> (&'static [Capability], &'static [Capability]) {
             &[Dedupe],
         ),
         "tmpfs" | "tmpfs:huge" => (&[PunchHole], &[CollapseRange, Dedupe, DirectRead, Fiemap]),
+        "bdev" => (
+            &[PunchHole, ZeroRange, Nowait, DirectRead, AdviceFills],
+            &[CollapseRange, InsertRange, Dedupe, Fiemap],
+        ),
         _ => (&[], &[]),
     }
 }
@@ -374,6 +384,76 @@ fn is_no_other_profile(base: Target) -> Outcome {
             eprintln!("{base} as {}: {error}", other.name);
             assert!(error.contains("the profile means"), "{error}");
         }
+    });
+    outcome(result)
+}
+
+/// A scenario's file is a device of its size, with a page cache of its own, and gone afterwards.
+fn files_are_devices() -> Outcome {
+    let bdev = Target::parse("bdev").unwrap();
+    let scenario = |name: &str| {
+        let mut all = catalog().into_iter();
+        all.find(|scenario| scenario.scenario == name).unwrap()
+    };
+    let result = with(bdev, |mut mounted, work| {
+        let tag = Tag::of_this_process();
+        let env = SetUp::new(&tag, work, &background);
+        let refused = mounted.provide(&scenario("punch-and-reuse"), &env);
+        assert!(
+            matches!(&refused, Err(SetUpError::Unsupported { reason }) if reason.contains("reuse")),
+            "a device that is empty: {refused:?}"
+        );
+    });
+    if result.is_err() {
+        return outcome(result);
+    }
+    let result = with(bdev, |mut mounted, work| {
+        let tag = Tag::of_this_process();
+        let env = SetUp::new(&tag, work, &background);
+        let racing = scenario("punch-while-read");
+        mounted.provide(&racing, &env).unwrap();
+        let units = mounted.units();
+        let options = mounted.subject_options(units.page, false);
+        let subjects = SyscallSubjects::new(mounted.dir(), &racing, units, options).unwrap();
+        let mut stage = subjects.stage().unwrap();
+        assert_eq!(stage.direct(), DirectIo::Real);
+        let size = 32 << 20;
+        let error = stage.prepare(0, size / 2, &mut |_, _| {}).unwrap_err();
+        assert!(error.to_string().contains("cannot hold"), "{error}");
+        stage
+            .prepare(0, size, &mut |_, bytes| bytes.fill(0x77))
+            .unwrap();
+        assert_eq!(stage.blocks(0, 0..size).unwrap(), None);
+
+        let mut actor = subjects.actor(0).unwrap();
+        let mut page = vec![0; units.page as usize];
+        let mut resident = [false];
+        let chunk = units.page..2 * units.page;
+        actor.look(Look::Read, 0, chunk.start, &mut page);
+        actor.resident(0, chunk.clone(), &mut resident).unwrap();
+        assert!(resident[0] && page.iter().all(|byte| *byte == 0x77));
+        assert!(actor.evict(0, chunk.clone()).unwrap());
+        actor.resident(0, chunk.clone(), &mut resident).unwrap();
+        assert!(!resident[0]);
+        let (at, len) = (chunk.start, units.page);
+        let punch = Call::PunchHole { file: 0, at, len };
+        assert_eq!(actor.perform(&punch, &mut page).errno, 0);
+        for how in [Look::Read, Look::Direct] {
+            page.fill(1);
+            assert_eq!(actor.look(how, 0, at, &mut page).bytes, len);
+            assert!(page.iter().all(|byte| *byte == 0), "{how:?}");
+        }
+        actor.look(Look::Direct, 0, at + len, &mut page);
+        assert!(page.iter().all(|byte| *byte == 0x77));
+
+        let devices = mounted.device_names();
+        let there = |name: &String| Path::new("/sys/block").join(name).exists();
+        assert!(
+            devices.len() == 1 && devices.iter().all(there),
+            "{devices:?}"
+        );
+        drop((actor, stage, subjects, mounted));
+        eventually(|| !devices.iter().any(there));
     });
     outcome(result)
 }
