@@ -230,7 +230,9 @@ fn targets(args: &RunArgs) -> Result<Vec<Target>, PlanError> {
                 |option, why| PlanError::Contradiction(format!("--fs {target}"), option, why);
             return Err(match (&args.in_dir, &args.device) {
                 (Some(_), _) => contradict("--in DIR", "the directory's filesystem is what it is"),
-                (None, Some(_)) => contradict("--device", "it does not live on a device"),
+                (None, Some(_)) => {
+                    contradict("--device", "no filesystem of it is made on a device")
+                }
                 (None, None) => PlanError::NoDirectory,
             });
         }

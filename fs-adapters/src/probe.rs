@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,9 @@ use punchbench_scenarios::Capability;
 use punchbench_sys::map::{Mapping, Protection};
 
 use crate::adapter::Addresses;
+use crate::devices::DeviceFile;
 use crate::home::Home;
+use crate::set_up::SetUp;
 
 mod change;
 mod fill;
@@ -33,6 +35,15 @@ pub(crate) struct Medium<'a> {
     pub addresses: Addresses,
 }
 
+/// Where scratch files are made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Place<'a> {
+    /// In a directory.
+    Directory(&'a Path),
+    /// In a directory too, but each is a block device.
+    Devices(&'a Path, &'a SetUp<'a>),
+}
+
 /// What works and what does not, and why not.
 #[derive(Debug)]
 pub(crate) struct Abilities(BTreeMap<Capability, Result<(), String>>);
@@ -40,12 +51,12 @@ pub(crate) struct Abilities(BTreeMap<Capability, Result<(), String>>);
 type Answer = Result<(), String>;
 
 impl Abilities {
-    /// Tries everything out in a directory; `Err` if not even scratch files work.
-    pub fn probe(dir: &Path, medium: &Medium<'_>) -> io::Result<Self> {
+    /// Tries everything out; `Err` if not even scratch files work.
+    pub fn probe(place: Place<'_>, medium: &Medium<'_>) -> io::Result<Self> {
         let keep = FallocateFlags::FALLOC_FL_KEEP_SIZE;
         let mut found = BTreeMap::new();
         let mut note = |capability, answer: Answer| found.insert(capability, answer);
-        let fresh = |name| Scratch::new(dir, name);
+        let fresh = |name| Scratch::new(place, name);
 
         note(
             Capability::PunchHole,
@@ -108,6 +119,8 @@ struct Scratch {
     file: File,
     path: PathBuf,
     is_device: bool,
+    /// What holds the device, where it is our own.
+    _device: Option<DeviceFile>,
 }
 
 impl Drop for Scratch {
@@ -124,17 +137,27 @@ fn byte_of(unit: u8) -> u8 {
 }
 
 impl Scratch {
-    fn new(dir: &Path, name: &str) -> io::Result<Self> {
-        let path = dir.join(format!("probe-{name}"));
+    fn new(place: Place<'_>, name: &str) -> io::Result<Self> {
+        let name = format!("probe-{name}");
+        let (dir, device) = match place {
+            Place::Directory(dir) => (dir, None),
+            Place::Devices(dir, env) => {
+                let size = (UNITS * UNIT) as u64;
+                let device = DeviceFile::create(dir, &name, size, env);
+                (dir, Some(device.map_err(io::Error::other)?))
+            }
+        };
+        let path = dir.join(name);
         let file = OpenOptions::new()
             .read(true)
             .write(true)
-            .create_new(true)
+            .create_new(device.is_none())
             .open(&path)?;
         Scratch {
             file,
             path,
-            is_device: false,
+            is_device: device.is_some(),
+            _device: device,
         }
         .filled()
     }
@@ -147,6 +170,7 @@ impl Scratch {
             file,
             path: path.to_owned(),
             is_device: true,
+            _device: None,
         }
         .filled()
     }
@@ -162,11 +186,10 @@ impl Scratch {
 
     /// Whether it holds exactly these units.
     fn holds(&self, units: &[u8]) -> Answer {
-        let size = self
-            .file
-            .metadata()
-            .map_err(|error| error.to_string())?
-            .len();
+        // Not stat(2), which says 0 of a block device.
+        let size = (&self.file)
+            .seek(SeekFrom::End(0))
+            .map_err(|error| error.to_string())?;
         if size != (units.len() * UNIT) as u64 {
             return Err(format!("the call succeeded, but the size is {size}"));
         }

@@ -38,6 +38,8 @@ pub struct SubjectOptions {
     pub may_fill: bool,
     /// The page cache is the only store (tmpfs): nothing can be evicted.
     pub cache_is_store: bool,
+    /// The files are block devices: there from the beginning, and as large as they are.
+    pub fixed_size: bool,
 }
 
 impl Default for SubjectOptions {
@@ -47,6 +49,7 @@ impl Default for SubjectOptions {
             sync_steps: false,
             may_fill: false,
             cache_is_store: false,
+            fixed_size: false,
         }
     }
 }
@@ -94,7 +97,8 @@ impl SyscallSubjects {
             options,
         };
         for file in &subjects.files {
-            subjects.open(file, OpenOptions::new().create(true).mode(0o600), 0)?;
+            let create = !options.fixed_size;
+            subjects.open(file, OpenOptions::new().create(create).mode(0o600), 0)?;
         }
         Ok(subjects)
     }
@@ -178,7 +182,7 @@ impl Subjects for SyscallSubjects {
         let mut stage = SyscallStage::new(&self.dir, self.open_dir()?, self.options)?;
         for file in &self.files {
             let opened = self.open(file, &mut OpenOptions::new(), flags)?;
-            stage.add(&file.name, opened);
+            stage.add(&file.name, opened)?;
         }
         Ok(Box::new(stage))
     }

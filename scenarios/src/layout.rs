@@ -57,6 +57,22 @@ impl Scenario {
             .expect("the loader checked that there is one")
     }
 
+    /// The bytes of a round's chunk. Where an operation moves blocks, whole allocation units, as the kernel
+    /// refuses less: a page becomes a cluster on bigalloc.
+    pub fn chunk(&self, g: Geometry) -> u64 {
+        let written = self.round.chunk.bytes(g);
+        let moves = |op: &Op| matches!(op.effect(), Effect::Collapse(_) | Effect::Insert(_));
+        if self
+            .actors
+            .iter()
+            .any(|(_, actor)| actor.ops.iter().any(moves))
+        {
+            written.next_multiple_of(g.block)
+        } else {
+            written
+        }
+    }
+
     /// How many chunks every range must stay inside its file for: all, or all but the last, which is
     /// left out if a range would run past the end there (a collapse may not even reach it).
     pub(crate) fn chunks(&self, g: Geometry) -> u64 {
@@ -64,7 +80,7 @@ impl Scenario {
             .files
             .get(&self.round.on)
             .map_or(0, |f| f.size.bytes(g));
-        let all = size.checked_div(self.round.chunk.bytes(g)).unwrap_or(0);
+        let all = size.checked_div(self.chunk(g)).unwrap_or(0);
         let fits = |n: u64| self.sites().iter().all(|s| self.resolve(s, n, g).is_ok());
         if all > 0 && !fits(all - 1) {
             all - 1
@@ -81,7 +97,7 @@ impl Scenario {
         g: Geometry,
     ) -> Result<std::ops::Range<u64>, String> {
         let size = self.files.get(site.file).map_or(0, |f| f.size.bytes(g));
-        let len = self.round.chunk.bytes(g);
+        let len = self.chunk(g);
         let start = chunk.saturating_mul(len);
         let range = site
             .range
@@ -197,5 +213,22 @@ impl Op {
             | Op::ReadInto(_)
             | Op::Syncfs(_) => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Geometry, catalog};
+
+    #[test]
+    fn only_what_moves_blocks_takes_whole_clusters() {
+        let chunk = |name: &str, block| {
+            let all = catalog();
+            let scenario = all.iter().find(|s| s.scenario == name).unwrap();
+            scenario.chunk(Geometry { page: 4096, block })
+        };
+        assert_eq!(chunk("collapse-while-fault", 65536), 65536);
+        assert_eq!(chunk("collapse-while-fault", 1024), 4096);
+        assert_eq!(chunk("punch-while-read", 65536), 4096);
     }
 }

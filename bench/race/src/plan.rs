@@ -208,12 +208,7 @@ impl Plan {
             )));
         }
         let on = file_id(&scenario.round.on)?;
-        // Nothing smaller than an allocation unit can be freed or moved.
-        let chunk = scenario
-            .round
-            .chunk
-            .bytes(geometry)
-            .next_multiple_of(geometry.block);
+        let chunk = scenario.chunk(geometry);
         let shifting = actors
             .iter()
             .flat_map(|a| &a.ops)
@@ -618,8 +613,9 @@ impl Plan {
         self.geometry.page
     }
 
-    /// Block size of the target.
+    /// What a file's blocks are counted in: those of the filesystem, or pages where it allocates more at a
+    /// time.
     pub fn block(&self) -> u64 {
-        self.geometry.block
+        self.geometry.block.min(self.geometry.page)
     }
 }

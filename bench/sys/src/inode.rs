@@ -1,8 +1,8 @@
-//! What a whole inode can be told: to journal its data, and to swap with the boot loader's. Nothing here
+//! What a whole inode says of itself and can be told: its flags, to journal its data, and to swap with the boot loader's. Nothing here
 //! allocates, so actors may use it within a round.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use linux_raw_sys::general::FS_JOURNAL_DATA_FL;
 use linux_raw_sys::ioctl::{EXT4_IOC_SWAP_BOOT, FS_IOC_GETFLAGS, FS_IOC_SETFLAGS};
@@ -19,20 +19,26 @@ pub fn toggle_journal_data(file: BorrowedFd<'_>) -> io::Result<bool> {
     }
 }
 
-/// FS_IOC_GETFLAGS, see ioctl_iflags(2).
-fn flags(file: BorrowedFd<'_>) -> io::Result<u32> {
-    // Its number says long, but the kernel writes an int.
-    let mut flags: libc::c_int = 0;
+/// FS_EXTENT_FL of include/uapi/linux/fs.h: the inode maps its blocks by extents.
+pub const EXTENTS: u32 = 0x0008_0000;
+
+/// FS_NOCOW_FL of include/uapi/linux/fs.h: data is overwritten in place.
+pub const NO_COPY_ON_WRITE: u32 = 0x0080_0000;
+
+/// The flags of an open file or directory: FS_IOC_GETFLAGS, as lsattr(1) shows it (ioctl_iflags(2)).
+pub fn flags(file: impl AsFd) -> io::Result<u32> {
+    // Its number says a long, but every filesystem writes an int (ioctl_iflags(2), "Type of the argument").
+    let mut flags: u32 = 0;
     // SAFETY: FS_IOC_GETFLAGS writes one int to the pointer, which is a live local.
     let rc = unsafe {
         libc::ioctl(
-            file.as_raw_fd(),
+            file.as_fd().as_raw_fd(),
             FS_IOC_GETFLAGS as libc::Ioctl,
             &raw mut flags,
         )
     };
     match rc {
-        0 => Ok(flags.cast_unsigned()),
+        0 => Ok(flags),
         _ => Err(io::Error::last_os_error()),
     }
 }

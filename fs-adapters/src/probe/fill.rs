@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use punchbench_sys::extents::extents;
@@ -11,6 +12,10 @@ use punchbench_sys::uring::Ring;
 
 use super::{Answer, HOLE, Medium, Scratch, UNIT, UNITS, byte_of};
 use crate::adapter::Addresses;
+
+/// How long read-ahead of a few pages may take, and the pause between looks.
+const ADVICE_TIME: Duration = Duration::from_secs(5);
+const ADVICE_PAUSE: Duration = Duration::from_millis(1);
 
 impl Scratch {
     pub(super) fn nowait(&self) -> Answer {
@@ -77,6 +82,9 @@ impl Scratch {
 
     /// In a hole, pages that are brought in are filled at once, so they are there when the call returns.
     pub(super) fn advice_fills(&self) -> Answer {
+        if self.is_device {
+            return self.advice_fills_in_time();
+        }
         let end = (UNITS * UNIT) as u64;
         self.file
             .set_len(end + UNIT as u64)
@@ -91,6 +99,25 @@ impl Scratch {
             Ok(true) => Ok(()),
             Ok(false) => Err("posix_fadvise(WILLNEED) brings no page in".to_owned()),
             Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Pages come within some time, as nothing tells when they have.
+    fn advice_fills_in_time(&self) -> Answer {
+        let mapping = self.mapping()?;
+        if !self.evict(&mapping)? {
+            return Err("pages cannot be evicted, so none is seen brought in".to_owned());
+        }
+        let willneed = PosixFadviseAdvice::POSIX_FADV_WILLNEED;
+        posix_fadvise(&self.file, 0, UNIT as i64, willneed).map_err(|error| error.to_string())?;
+        let deadline = Instant::now() + ADVICE_TIME;
+        loop {
+            match mapping.any_resident(0..UNIT as u64) {
+                Ok(true) => return Ok(()),
+                Ok(false) if Instant::now() < deadline => std::thread::sleep(ADVICE_PAUSE),
+                Ok(false) => return Err("posix_fadvise(WILLNEED) brings no page in".to_owned()),
+                Err(error) => return Err(error.to_string()),
+            }
         }
     }
 

@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn a_loop_device_is_zeroed_and_a_file_is_no_device() {
         let work = tempfile::tempdir().unwrap();
-        let scratch = Scratch::new(work.path(), "file").unwrap();
+        let scratch = Scratch::new(crate::probe::Place::Directory(work.path()), "file").unwrap();
         for answer in [scratch.blk_zeroout(), scratch.blk_discard()] {
             assert_eq!(answer.unwrap_err(), "it is not a block device");
         }
