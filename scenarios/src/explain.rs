@@ -13,7 +13,7 @@ const COLUMN: usize = 34;
 pub fn one_line(s: &Scenario) -> String {
     let racing: Vec<String> = s.racers().map(|(_, a)| words(a)).collect();
     format!(
-        "{:<32} {} × {}",
+        "{:<40} {} × {}",
         s.scenario,
         s.operation().word(),
         racing.join(" + ")
