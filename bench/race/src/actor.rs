@@ -9,10 +9,10 @@ use std::ops::Range;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-use round::Applied;
+use round::{Applied, Counted};
 
 use punchbench_results::{FillerEvidence, Phase, Verdict, Via};
-use punchbench_scenarios::Role;
+use punchbench_scenarios::{Op, Role};
 use punchbench_sys::{futex, process};
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -135,8 +135,7 @@ pub struct Racer<'a> {
     told: Vec<Verdict>,
     pub(crate) further: u64,
     pub(crate) violated: u64,
-    same: u64,
-    differs: u64,
+    outcomes: [u64; Counted::NAMES.len()],
     raced: u64,
     usage: crate::Usage,
     random: Xoshiro256PlusPlus,
@@ -223,8 +222,7 @@ impl<'a> Racer<'a> {
             told: Vec::new(),
             further: 0,
             violated: 0,
-            same: 0,
-            differs: 0,
+            outcomes: [0; Counted::NAMES.len()],
             raced: 0,
             usage: crate::Usage::default(),
             random: Xoshiro256PlusPlus::seed_from_u64(part.seed),
@@ -341,10 +339,8 @@ impl<'a> Racer<'a> {
             self.subject.unmap(file, 0..size)?;
         }
         let message = if self.leads() {
-            let outcomes = match self.same + self.differs {
-                0 => Vec::new(),
-                _ => vec![("same".into(), self.same), ("differs".into(), self.differs)],
-            };
+            let names = Counted::NAMES.into_iter().map(String::from);
+            let outcomes = names.zip(self.outcomes).filter(|(_, n)| *n != 0).collect();
             Message::PassDone {
                 rounds,
                 racing_ns,

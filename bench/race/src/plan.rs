@@ -105,6 +105,10 @@ pub struct Plan {
     pub shifting: bool,
     /// Every round races the last chunk; it is evicted before each.
     pub fixed: bool,
+    /// Rounds go downwards, so that what is read ahead is no later round's chunk.
+    descending: bool,
+    /// The filesystem is full while it races.
+    pub fills_up: bool,
     chunk: u64,
     /// The first round's chunk, where chunks go upwards.
     first: u64,
@@ -209,10 +213,16 @@ impl Plan {
         }
         let on = file_id(&scenario.round.on)?;
         let chunk = scenario.chunk(geometry);
-        let shifting = actors
-            .iter()
-            .flat_map(|a| &a.ops)
-            .any(|op| matches!(op.effect(), Effect::Collapse(_) | Effect::Insert(_)));
+        let shifting = actors.iter().flat_map(|a| &a.ops).any(|op| {
+            let effect = op.effect();
+            matches!(
+                effect,
+                Effect::Collapse(_) | Effect::Insert(_) | Effect::Truncate(_)
+            )
+        });
+        let all = || actors.iter().flat_map(|a| &a.ops);
+        let descending = all().any(|op| matches!(op, Op::Read(a) if a.readahead));
+        let fills_up = all().any(|op| matches!(op, Op::Write(a) if a.fills_up));
         let mut plan = Plan {
             scenario: scenario.scenario.clone(),
             names: files.iter().map(|f| f.name.clone()).collect(),
@@ -229,6 +239,8 @@ impl Plan {
             batch: 1,
             shifting,
             fixed: scenario.round.fixed,
+            descending,
+            fills_up,
             chunk,
             first: 0,
             stride: chunk,
@@ -281,6 +293,11 @@ impl Plan {
             let whole = self.batch * self.stride + self.guard;
             let rest = (room % whole) / self.stride;
             self.rounds = room / whole * self.batch + rest.min(self.batch);
+            if self.descending {
+                // Whole batches, each with its guard behind it.
+                self.batch = self.batch.min(self.rounds.max(1));
+                self.rounds -= self.rounds % self.batch;
+            }
         }
         if self.rounds == 0 {
             return Err(Err(format!(
@@ -364,6 +381,11 @@ impl Plan {
         let at = if self.shifting && !self.fixed {
             size / self.chunk * self.chunk - (round + 8) * self.chunk
         } else {
+            let round = if self.descending {
+                self.rounds - 1 - round
+            } else {
+                round
+            };
             self.first + round * self.stride + round / self.batch * self.guard
         };
         at..at + self.chunk
@@ -371,9 +393,11 @@ impl Plan {
 
     /// The round whose chunk (or its surroundings) holds `offset`, of those from `from` to `to`.
     pub fn round_of(&self, offset: u64, from: u64, to: u64) -> u64 {
-        (from..to)
-            .find(|&r| offset < self.chunk(r).end)
-            .unwrap_or(to.saturating_sub(1))
+        let away = |round: &u64| {
+            let chunk = self.chunk(*round);
+            chunk.start.saturating_sub(offset) + (offset + 1).saturating_sub(chunk.end)
+        };
+        (from..to).min_by_key(away).unwrap_or(from)
     }
 
     /// The generation of a pass's initial content.
@@ -415,52 +439,74 @@ impl Plan {
 
     /// What the round's mutators change, by slot.
     fn changes(&self, pass: u64, round: u64) -> Vec<(usize, FileId, Change)> {
-        let chunk = self.chunk(round);
         let mut changes = Vec::with_capacity(self.mutators);
         for actor in &self.actors {
             for (op, slot) in actor.ops.iter().zip(&actor.mutators) {
                 let Some(slot) = *slot else { continue };
-                let generation = self.written(pass, round, slot);
-                if let Some((file, change)) = self.change(op, &chunk, generation) {
-                    changes.push((slot, file, change));
-                }
+                let changes_of = self.changes_of(op, pass, round, slot);
+                changes.extend(changes_of.into_iter().map(|(file, c)| (slot, file, c)));
             }
         }
         changes
     }
 
-    /// The change that an operation on `chunk` makes, writing `generation`.
-    pub fn change(&self, op: &Op, chunk: &Range<u64>, generation: u32) -> Option<(FileId, Change)> {
+    /// Whose stamps a file has when a pass begins, if it has any.
+    fn owner(&self, file: FileId) -> Option<FileId> {
+        match &self.files[usize::from(file)].fills {
+            Fills::Stamped | Fills::BootOf(_) => Some(file),
+            Fills::SameAs(other) => Some(self.file(other)),
+            Fills::Empty => None,
+        }
+    }
+
+    /// The changes that a mutator's operation makes in a round. What is copied from another file is as it
+    /// was when the pass began: no two rounds touch the same bytes.
+    fn changes_of(&self, op: &Op, pass: u64, round: u64, slot: usize) -> Vec<(FileId, Change)> {
+        let chunk = self.chunk(round);
         let place = |r: On<'_>| {
             let range = r
                 .range
-                .resolve(chunk, self.size(r.file), self.geometry)
+                .resolve(&chunk, self.size(r.file), self.geometry)
                 .expect("checked by lay_out");
             (self.file(r.file), range.start, range.end - range.start)
         };
+        let copy = |at, len, from| match self.owner(from) {
+            None => Change::Zero { at, len },
+            Some(file) => Change::Overwrite {
+                at,
+                len,
+                file,
+                generation: self.generation(pass),
+            },
+        };
         match op.effect() {
-            // TODO: nothing models what the others do yet.
-            Effect::None
-            | Effect::Truncate(_)
-            | Effect::Extend(_)
-            | Effect::CopyOf { .. }
-            | Effect::Exchange { .. }
-            | Effect::SwapBoot(_) => None,
+            Effect::None => Vec::new(),
             Effect::Zero(r) => {
                 let (file, at, len) = place(r);
-                Some((file, Change::Zero { at, len }))
+                vec![(file, Change::Zero { at, len })]
             }
             Effect::Collapse(r) => {
                 let (file, at, len) = place(r);
-                Some((file, Change::Collapse { at, len }))
+                vec![(file, Change::Collapse { at, len })]
             }
             Effect::Insert(r) => {
                 let (file, at, len) = place(r);
-                Some((file, Change::Insert { at, len }))
+                vec![(file, Change::Insert { at, len })]
             }
+            Effect::Truncate(r) => {
+                let (file, at, _) = place(r);
+                vec![(file, Change::Truncate { at })]
+            }
+            Effect::Extend(name) => vec![(
+                self.file(name),
+                Change::Extend {
+                    at: self.size(name),
+                },
+            )],
             Effect::Overwrite(r) => {
                 let (file, at, len) = place(r);
-                Some((
+                let generation = self.written(pass, round, slot);
+                vec![(
                     file,
                     Change::Overwrite {
                         at,
@@ -468,7 +514,27 @@ impl Plan {
                         file,
                         generation,
                     },
-                ))
+                )]
+            }
+            Effect::CopyOf { on, from } => {
+                let (file, at, len) = place(on);
+                vec![(file, copy(at, len, self.file(from)))]
+            }
+            Effect::Exchange { on, with } => {
+                let (file, at, len) = place(on);
+                let with = self.file(with);
+                vec![(file, copy(at, len, with)), (with, copy(at, len, file))]
+            }
+            Effect::SwapBoot(name) => {
+                // Every second swap brings the file's own back.
+                let file = self.file(name);
+                let behind = (0..).zip(&self.files).find(|(_, f)| f.behind == Some(file));
+                let from = match behind {
+                    Some((boot, _)) if round.is_multiple_of(2) => boot,
+                    _ => file,
+                };
+                let len = self.files[usize::from(file)].filled;
+                vec![(file, copy(0, len, from))]
             }
         }
     }
@@ -567,15 +633,12 @@ impl Plan {
         let plan = &self.actors[actor];
         let steps = plan.ops.iter().zip(&plan.mutators).map(|(op, slot)| {
             let call = self.call(op, &chunk);
-            let candidates = match call {
-                Call::Read { file, at, len, .. } | Call::Fault { file, at, len } => self
-                    .candidates(
-                        &contents[usize::from(file)],
-                        file,
-                        &(at..at + len),
-                        &changes,
-                    ),
-                _ => Vec::new(),
+            let candidates = match call.shows() {
+                Some((file, at, len)) => {
+                    let content = &contents[usize::from(file)];
+                    self.candidates(content, file, &(at..at + len), &changes)
+                }
+                None => Vec::new(),
             };
             let generation = slot.map_or(0, |slot| self.written(pass, round, slot));
             Step {

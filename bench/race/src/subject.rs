@@ -113,11 +113,13 @@ pub enum Call {
 }
 
 impl Call {
-    /// The range whose bytes it leaves in the buffer to be judged: file, offset, length.
+    /// The range whose bytes it leaves in the buffer to be judged, a splice once it is drained: file, offset,
+    /// length.
     pub fn shows(&self) -> Option<(FileId, u64, u64)> {
         match *self {
             Call::Read { file, at, len, .. }
             | Call::UringRead { file, at, len }
+            | Call::Splice { file, at, len, .. }
             | Call::Drain { file, at, len }
             | Call::Fault { file, at, len } => Some((file, at, len)),
             Call::PunchHole { .. }
@@ -125,7 +127,6 @@ impl Call {
             | Call::CollapseRange { .. }
             | Call::InsertRange { .. }
             | Call::Truncate { .. }
-            | Call::Splice { .. }
             | Call::Fadvise { .. }
             | Call::Readahead { .. }
             | Call::Madvise { .. }

@@ -323,7 +323,7 @@ impl<'a> Lead<'a> {
             (self.on_event)(Event::Preparing { pass });
             let mut contents = self.prepare(pass)?;
             let before = self.blocks()?;
-            if before.is_some() {
+            if before.is_some() || self.plan.fills_up {
                 self.stage.fill_up(true)?;
             }
             self.board.command().store(pass + 1, SeqCst);
@@ -364,18 +364,25 @@ impl<'a> Lead<'a> {
 
     /// Writes every file anew and evicts it.
     fn prepare(&mut self, pass: u64) -> Result<Vec<Content>, RaceError> {
-        if !self.plan.reuse.is_empty() {
+        if !self.plan.reuse.is_empty() || self.plan.fills_up {
             self.stage.fill_up(false)?;
         }
         let contents = self.plan.contents(pass);
         let stamps = Stamps::new(self.spec.nonce);
-        for file in self.plan.visible() {
-            let content = &contents[usize::from(file)];
+        // What lies behind a file is put there through it, so those come first.
+        let hidden = (0..)
+            .zip(&self.plan.files)
+            .filter_map(|(of, f)| Some((f.behind?, of)));
+        for (file, of) in hidden.chain(self.plan.visible().map(|file| (file, file))) {
+            let content = &contents[usize::from(of)];
             let mut fill = |at: u64, buf: &mut [u8]| {
                 let pieces: Vec<_> = content.window(at..at + buf.len() as u64).collect();
                 crate::judge::render(stamps, at, &pieces, buf);
             };
             self.stage.prepare(file, content.size(), &mut fill)?;
+            if file != of {
+                self.verifier.carry_out(&Call::SwapBoot { file }, 0)?;
+            }
         }
         for file in self.plan.visible() {
             let content = &contents[usize::from(file)];

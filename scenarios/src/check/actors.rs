@@ -182,6 +182,8 @@ impl Checker<'_> {
             // A dedupe's compare fills, too.
             Role::Filler if op.fills() => return,
             Role::Dirtier | Role::Reuser if op.dirties() => return,
+            // Another clone the other way round.
+            Role::Dirtier if matches!(op, Op::CloneRange(_)) => return,
             Role::Filler | Role::Dirtier | Role::Reuser
                 if op.invalidates() || op.effect() != Effect::None =>
             {

@@ -7,11 +7,11 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 
-use super::tell::operand;
 use super::*;
 
 const EINTR: i32 = Errno::EINTR as i32;
 const EAGAIN: i32 = Errno::EAGAIN as i32;
+const ENOSPC: i32 = Errno::ENOSPC as i32;
 
 impl Racer<'_> {
     /// One round: everything until the gate is preparation; nothing after it may wait but the calls.
@@ -139,16 +139,19 @@ impl Racer<'_> {
             let outcome = self.subject.perform(&step.call, &mut self.buffers[k]);
             let settled_before =
                 outcome.same == Some(true) && self.completed_store_before(round, &step.call, begin);
-            if outcome.errno != 0 || settled_before {
+            let op = &self.part.plan.actors[0].ops[k];
+            let counted = Counted::of(op, &step.call, outcome);
+            let short = wanted(&step.call).is_some_and(|len| outcome.bytes < len);
+            let filled_up = matches!(counted, Some(Counted::Partial | Counted::Enospc));
+            let failed = (outcome.errno != 0 || short) && !filled_up || settled_before;
+            if failed {
                 board.void().store(1, SeqCst);
             }
             let end = board.end(round, slot);
-            match outcome.same {
-                Some(true) => self.same += 1,
-                Some(false) => self.differs += 1,
-                None => {}
+            if let Some(counted) = counted {
+                self.outcomes[counted as usize] += 1;
             }
-            if outcome.errno != 0 || settled_before {
+            if failed {
                 self.keep(
                     round,
                     k,
@@ -215,7 +218,25 @@ impl Racer<'_> {
         let a = step
             .mutator
             .map_or_else(|| board.now(), |slot| board.begin(round, slot));
-        let outcome = self.subject.perform(&step.call, &mut self.buffers[k]);
+        let mut outcome = self.subject.perform(&step.call, &mut self.buffers[k]);
+        let mut met_until = None;
+        if let Call::Splice {
+            file,
+            at,
+            len,
+            late,
+        } = step.call
+        {
+            met_until = Some(board.now());
+            // The pipe holds the pages themselves: what is drained late is as they are then.
+            let returned = || self.invalidated(round).1 != 0;
+            let drain = Call::Drain { file, at, len };
+            if late && board.spin_until(self.part.spin, returned).is_err() {
+                outcome = Outcome::default();
+            } else if outcome.errno == 0 {
+                outcome = self.subject.perform(&drain, &mut self.buffers[k]);
+            }
+        }
         // An observer's loads are done before it reads the clock again.
         fence(Acquire);
         let b = step
@@ -225,14 +246,14 @@ impl Racer<'_> {
             board.no_wait(self.part.me).fetch_add(1, SeqCst);
         }
         let (begin, end) = self.invalidated(round);
-        let class = Class::of(a, b, begin, end);
+        let class = Class::of(a, met_until.unwrap_or(b), begin, end);
         self.evidence.calls += 1;
         self.evidence.sigbus += u64::from(outcome.sigbus);
         self.evidence.errors += u64::from(outcome.errno != 0);
         self.batch.touched |= u64::from(outcome.bytes > 0 && class != Class::Outside) << i;
         let benign = matches!(outcome.errno, 0 | EINTR) || may_not_wait && outcome.errno == EAGAIN;
         let clock = [a, b, begin, end];
-        let (Call::Read { at, .. } | Call::Fault { at, .. }) = step.call else {
+        let Some((_, at, _)) = step.call.shows() else {
             let short = wanted(&step.call).is_some_and(|len| outcome.bytes < len);
             if step.mutator.is_some() && (outcome.errno != 0 || outcome.sigbus || short) {
                 // Nobody knows what the file holds now.
@@ -259,7 +280,8 @@ impl Racer<'_> {
         }
         let seen = &self.buffers[k][..outcome.bytes as usize];
         let candidates = legal(step, applied);
-        let cut_short = outcome.errno != 0 || may_not_wait;
+        // A pipe may take less.
+        let cut_short = outcome.errno != 0 || may_not_wait || met_until.is_some();
         match judge(self.part.stamps, at, seen, candidates) {
             Ok(()) if benign && !outcome.sigbus => {}
             Err(wrong)
@@ -336,8 +358,10 @@ impl Racer<'_> {
             u64::from((batch.by_itself & batch.overlapped & absent).count_ones());
         if let Some(filled) = &mut self.evidence.filled {
             let me = &self.part.plan.actors[self.part.me];
-            let observes = me.ops.iter().any(|op| op.observes());
-            let fills = if observes { batch.touched } else { resident } | batch.by_itself;
+            // FIEMAP fills the filesystem's own cache, of which it tells what it found.
+            let tells = |op: &Op| op.observes() || matches!(op, Op::Fiemap(_));
+            let tells = me.ops.iter().any(tells);
+            let fills = if tells { batch.touched } else { resident } | batch.by_itself;
             *filled += u64::from((batch.overlapped & absent & fills).count_ones());
         }
     }
@@ -380,6 +404,34 @@ impl Class {
     }
 }
 
+/// An outcome of the invalidator that a scenario may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Counted {
+    Same,
+    Differs,
+    Whole,
+    Partial,
+    Enospc,
+}
+
+impl Counted {
+    pub(super) const NAMES: [&str; 5] = ["same", "differs", "whole", "partial", "enospc"];
+
+    fn of(op: &Op, call: &Call, outcome: Outcome) -> Option<Counted> {
+        match (outcome.same, op) {
+            (Some(true), _) => Some(Counted::Same),
+            (Some(false), _) => Some(Counted::Differs),
+            (None, Op::Write(args)) if args.fills_up => match outcome.errno {
+                0 if Some(outcome.bytes) == wanted(call) => Some(Counted::Whole),
+                0 => Some(Counted::Partial),
+                ENOSPC => Some(Counted::Enospc),
+                _ => None,
+            },
+            (None, _) => None,
+        }
+    }
+}
+
 /// What is known of the mutators of a round when a call is judged, as bits.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Applied {
@@ -409,18 +461,14 @@ pub(super) fn legal(step: &Step, applied: Applied) -> impl Iterator<Item = &[Pie
 
 /// Whether the file may end within the call's range, so that SIGBUS or a short result is legal.
 fn may_end(step: &Step, applied: Applied) -> bool {
-    let (_, start) = operand(&step.call);
-    let len = match step.call {
-        Call::Read { len, .. } | Call::Fault { len, .. } => len,
-        _ => 0,
-    };
+    let (_, start, len) = step.call.shows().unwrap_or_default();
     legal(step, applied).any(|w| w.last().map_or(0, |p| p.end() - start) < len)
 }
 
 /// Bytes that a mutator's call must move.
 fn wanted(call: &Call) -> Option<u64> {
     match *call {
-        Call::Store { len, .. } | Call::Write { len, .. } => Some(len),
+        Call::Store { len, .. } | Call::Write { len, .. } | Call::ReadInto { len, .. } => Some(len),
         _ => None,
     }
 }
