@@ -282,9 +282,9 @@ mod tests {
             matches!(&error, TargetError::UnknownFilesystem { nearest, .. } if nearest == "btrfs"),
             "{error}"
         );
-        let error = Target::parse("ext4:77k").unwrap_err();
+        let error = Target::parse("ext4:2k").unwrap_err();
         assert!(
-            matches!(&error, TargetError::UnknownProfile { nearest, .. } if nearest == "ext4"),
+            matches!(&error, TargetError::UnknownProfile { nearest, .. } if nearest == "ext4:1k"),
             "{error}"
         );
         assert!(Target::parse("ext4:").is_err());

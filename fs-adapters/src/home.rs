@@ -102,7 +102,9 @@ impl Drop for RealDevice {
     }
 }
 
-/// A device's queue with discard switched off; switched back when dropped.
+/// A device's queue with discard switched off; switched back when dropped, where the kernel lets us: while
+/// discard is off, newer ones say that its granularity is 0 (`blk_validate_limits`), and then refuse any limit
+/// as no multiple of it (seen on 6.18).
 #[derive(Debug)]
 pub(crate) struct DiscardOff {
     name: String,

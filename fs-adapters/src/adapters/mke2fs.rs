@@ -109,3 +109,59 @@ pub(super) fn judge(output: &ToolOutput) -> FsckResult {
         _ => FsckResult::NotRun(output.failure()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapter::Adapter;
+    use crate::adapters::ext4::Ext4;
+
+    fn words(name: &str, tool: Version, kernel: Version) -> String {
+        let profile = Ext4.profiles().iter().find(|p| p.name == name).unwrap();
+        let size = 320 << 20;
+        arguments(
+            "ext4",
+            &MkfsPlan {
+                profile,
+                kernel,
+                tool,
+                size,
+            },
+        )
+        .join(" ")
+    }
+
+    #[test]
+    fn features_come_in_one_option() {
+        let old = words("noextents", Version(1, 47, 0), Version(5, 10, 0));
+        assert!(old.ends_with("-O ^extent,^64bit,^orphan_file"), "{old}");
+        let new = words("noextents", Version(1, 47, 0), Version(6, 18, 0));
+        assert!(new.ends_with("-O ^extent,^64bit"), "{new}");
+        let alone = words("nojournal", Version(1, 47, 0), Version(6, 18, 0));
+        assert!(alone.ends_with("-O ^has_journal,^orphan_file"), "{alone}");
+        let unknown = words("nojournal", Version(1, 46, 0), Version(6, 18, 0));
+        assert!(unknown.ends_with("-O ^has_journal"), "{unknown}");
+    }
+
+    #[test]
+    fn blocks_and_clusters_are_what_the_profile_says() {
+        let (tool, kernel) = (Version(1, 47, 0), Version(6, 18, 0));
+        assert!(words("1k", tool, kernel).contains("-b 1024 "));
+        let clusters = words("bigalloc", tool, kernel);
+        assert!(clusters.ends_with("-O bigalloc -C 65536"), "{clusters}");
+        assert!(!words("", tool, kernel).contains("-C"));
+    }
+
+    #[test]
+    fn another_cluster_size_is_not_the_profile() {
+        let mut head = [0; 4096];
+        head[SUPERBLOCK + MAGIC..][..2].copy_from_slice(&0xEF53_u16.to_le_bytes());
+        head[SUPERBLOCK + RO_COMPAT + 1] = 0x2;
+        head[SUPERBLOCK + LOG_CLUSTER_SIZE] = 6;
+        let bigalloc = Ext4.profiles().iter().find(|p| p.name == "bigalloc");
+        assert!(prove(bigalloc.unwrap(), &head).is_ok());
+        head[SUPERBLOCK + LOG_CLUSTER_SIZE] = 4;
+        let error = prove(bigalloc.unwrap(), &head).unwrap_err().to_string();
+        assert!(error.contains("the superblock says 16384"), "{error}");
+    }
+}

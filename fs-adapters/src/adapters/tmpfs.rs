@@ -131,6 +131,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_tmpfs_without_the_option_gives_no_huge_pages() {
+        let shm = Path::new("/dev/shm");
+        let entry = punchbench_sys::mount::mount_of(shm).unwrap();
+        let forced = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/shmem_enabled")
+            .is_ok_and(|text| text.contains("[force]"));
+        if entry.fstype == "tmpfs" && !entry.super_options.contains("huge=") && !forced {
+            assert_eq!(huge_kib(shm).unwrap(), 0);
+        }
+    }
+
+    #[test]
     fn only_the_files_own_mapping_counts() {
         let smaps = "7f00-7f80 r--s 00000000 00:27 2    /t/other\n\
                      ShmemPmdMapped:     2048 kB\n\
