@@ -52,11 +52,13 @@ fn an_io_uring_read_shows_what_is_there_and_fills() {
             files.evict(VICTIM);
             let mut buf = vec![0; len as usize];
             let call = Call::UringRead { file, at, len };
+            let before = files.actor.usage().inblock;
             for _ in 0..3 {
                 assert_eq!(files.perform(call, &mut buf), bytes(len));
                 assert_eq!(buf, expected(at, len));
             }
             assert_eq!(files.resident(VICTIM, 3 * PAGE, 3 * PAGE), 3, "{target}");
+            assert!(files.actor.usage().inblock > before, "{target}");
             let call = Call::UringRead {
                 file,
                 at: SIZE - 5,
