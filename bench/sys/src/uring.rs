@@ -1,12 +1,13 @@
 //! One read at a time through io_uring.
 //!
-//! The kernel takes a buffered read inline where it can and hands it to one of its `iou-wrk` threads where
-//! it would have to wait, so the filler is not always the task that called.
+//! The kernel reads inline where the file knows how not to wait (FMODE_NOWAIT), and else, as always on
+//! tmpfs, hands the read to an `iou-wrk` thread of the process: the filler is not always the task that
+//! called, and a process that has read so is no longer one of a single thread.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use io_uring::{IoUring, opcode, types};
+use io_uring::{IoUring, Probe, opcode, types};
 
 /// A ring of one entry.
 pub struct Ring {
@@ -25,10 +26,17 @@ impl std::fmt::Debug for Ring {
 
 impl Ring {
     /// io_uring_setup(2): ENOSYS where the kernel has none, EPERM where kernel.io_uring_disabled or a
-    /// seccomp filter forbids it, ENOMEM where RLIMIT_MEMLOCK counts it (before 5.12).
+    /// seccomp filter forbids it, ENOMEM where RLIMIT_MEMLOCK counts it (before 5.12), EOPNOTSUPP where it
+    /// does not know IORING_OP_READ. Reads nothing, so that no `iou-wrk` thread is started.
     pub fn new() -> io::Result<Ring> {
+        let ring = IoUring::new(1)?;
+        let mut known = Probe::new();
+        ring.submitter().register_probe(&mut known)?;
+        if !known.is_supported(opcode::Read::CODE) {
+            return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+        }
         Ok(Ring {
-            ring: IoUring::new(1)?,
+            ring,
             refused: false,
         })
     }

@@ -294,6 +294,26 @@ fn a_reusers_writes_are_dropped_by_the_coordinator() {
 }
 
 #[test]
+fn of_a_truncation_and_its_extension_only_the_first_is_skipped() {
+    let mut bench = Bench::new("skip-invalidation");
+    let mut puncher = bench.subjects.actor(PUNCHER).unwrap();
+    let (file, half) = (VICTIM, SIZE / 2);
+    let mut tail = |stage: &mut dyn Stage| {
+        stage.prepare(VICTIM, SIZE, &mut pattern).unwrap();
+        for size in [half, SIZE] {
+            puncher.perform(&Call::Truncate { file, size }, &mut []);
+        }
+        let mut seen = vec![0xaa; half as usize];
+        bench.coordinator.look(Look::Read, VICTIM, half, &mut seen);
+        seen
+    };
+    let mut zeros = || tail(&mut *bench.stage) == vec![0; half as usize];
+    assert_eq!((0..FIRST).filter(|_| zeros()).count() as u64, FIRST);
+    assert!(tail(&mut *bench.stage) == expected(half, half));
+    assert!(tail(&mut *bench.stage) == vec![0; half as usize]);
+}
+
+#[test]
 fn wait_makes_a_nowait_read_slow_once_in_a_while() {
     let bench = Bench::new("wait");
     let mut reader = bench.subjects.actor(NOWAITER).unwrap();

@@ -8,7 +8,6 @@ use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use punchbench_sys::extents::extents;
 use punchbench_sys::io::{AlignedBuf, read_nowait};
 use punchbench_sys::map::{Advice, Mapping, Protection};
-use punchbench_sys::uring::Ring;
 
 use super::{Answer, HOLE, Medium, Scratch, UNIT, UNITS, byte_of};
 use crate::adapter::Addresses;
@@ -26,18 +25,6 @@ impl Scratch {
             Ok(4096) if seen.iter().all(|byte| *byte == byte_of(0)) => Ok(()),
             Ok(got) => Err(format!("a cached page gave {got} bytes")),
             Err(error) => Err(error.to_string()),
-        }
-    }
-
-    /// A read of a cached page, which is done within the call: no kernel thread is left behind.
-    pub(super) fn uring(&self) -> Answer {
-        self.holds(&[0, 1, 2, 3])?;
-        let mut ring = Ring::new().map_err(|error| format!("io_uring_setup: {error}"))?;
-        let mut seen = [0; 4096];
-        match ring.read(self.file.as_fd(), UNIT as u64, &mut seen) {
-            Ok(4096) if seen.iter().all(|byte| *byte == byte_of(1)) => Ok(()),
-            Ok(got) => Err(format!("a cached page gave {got} bytes, or wrong ones")),
-            Err(error) => Err(format!("IORING_OP_READ: {error}")),
         }
     }
 

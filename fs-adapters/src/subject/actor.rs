@@ -181,7 +181,12 @@ impl Subject for SyscallSubject {
     }
 
     fn usage(&mut self) -> Usage {
-        let Ok(usage) = getrusage(UsageWho::RUSAGE_THREAD) else {
+        // A kernel thread of the process may have read for the ring's owner.
+        let who = match self.ring {
+            Some(_) => UsageWho::RUSAGE_SELF,
+            None => UsageWho::RUSAGE_THREAD,
+        };
+        let Ok(usage) = getrusage(who) else {
             return Usage::default();
         };
         Usage {
