@@ -82,10 +82,19 @@ impl Scenario {
             .map_or(0, |f| f.size.bytes(g));
         let all = size.checked_div(self.chunk(g)).unwrap_or(0);
         let fits = |n: u64| self.sites().iter().all(|s| self.resolve(s, n, g).is_ok());
-        if all > 0 && !fits(all - 1) {
+        if all > 0 && !self.round.fixed && !fits(all - 1) {
             all - 1
         } else {
             all
+        }
+    }
+
+    /// The first chunk that is raced.
+    pub(crate) fn first_chunk(&self, g: Geometry) -> u64 {
+        if self.round.fixed {
+            self.chunks(g).saturating_sub(1)
+        } else {
+            0
         }
     }
 

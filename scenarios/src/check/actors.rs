@@ -8,6 +8,11 @@ const MOST_RACERS: usize = 6;
 /// More operations than this and a round never ends.
 const MOST_OPS: usize = 16;
 
+/// Whether it clones: a dirtier may, against the invalidator's clone the other way round.
+fn clones(op: &Op) -> bool {
+    matches!(op, Op::CloneRange(_))
+}
+
 impl Checker<'_> {
     pub(super) fn roles(&mut self) {
         let s = self.s;
@@ -138,7 +143,8 @@ impl Checker<'_> {
             let idle = match actor.role {
                 Role::Invalidator => !actor.ops.iter().any(Op::invalidates),
                 Role::Filler => !actor.ops.iter().any(Op::fills),
-                Role::Dirtier | Role::Reuser => !actor.ops.iter().any(Op::dirties),
+                Role::Dirtier => !actor.ops.iter().any(|op| op.dirties() || clones(op)),
+                Role::Reuser => !actor.ops.iter().any(Op::dirties),
             };
             if idle && !actor.ops.is_empty() {
                 let (role, lacks) = match actor.role {
@@ -182,8 +188,7 @@ impl Checker<'_> {
             // A dedupe's compare fills, too.
             Role::Filler if op.fills() => return,
             Role::Dirtier | Role::Reuser if op.dirties() => return,
-            // Another clone the other way round.
-            Role::Dirtier if matches!(op, Op::CloneRange(_)) => return,
+            Role::Dirtier if clones(op) => return,
             Role::Filler | Role::Dirtier | Role::Reuser
                 if op.invalidates() || op.effect() != Effect::None =>
             {

@@ -22,7 +22,7 @@ impl Checker<'_> {
                 .collect();
             let resolved = self
                 .s
-                .resolve(&site, 0, ASSUMED)
+                .resolve(&site, self.s.first_chunk(ASSUMED), ASSUMED)
                 .map(|r| (0, r))
                 .and_then(|first| {
                     self.s
@@ -61,7 +61,7 @@ impl Checker<'_> {
             return;
         }
         let last = s.chunks(ASSUMED).saturating_sub(1);
-        for chunk in [0, last] {
+        for chunk in [s.first_chunk(ASSUMED), last] {
             match self.holds(chunk) {
                 Ok(is) if is == s.expect.is => {}
                 Ok(is) => {
