@@ -71,7 +71,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub fs: Vec<String>,
     /// Scenarios by name, glob or file [default: all]
-    #[arg(long, value_name = "GLOB")]
+    #[arg(value_delimiter = ',', long, value_name = "GLOB")]
     pub scenario: Vec<String>,
     /// Boot another kernel and run there: `debian:SUITE`, a vmlinuz, or IMAGE:MODULESDIR
     #[arg(long, value_name = "K")]

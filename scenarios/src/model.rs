@@ -16,6 +16,9 @@ pub struct Scenario {
     pub claim: String,
     /// The mail, commit or test it comes from.
     pub source: String,
+    /// Whether it is one of the few that run when none is asked for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub headline: bool,
     /// What the target must be able to do; must name every capability that its operations need.
     #[serde(default)]
     pub needs: Vec<Capability>,
