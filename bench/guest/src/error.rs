@@ -82,14 +82,6 @@ pub enum GuestError {
     /// The caller's stop came; every record until then was passed on.
     #[error("the run in the guest was interrupted")]
     Interrupted,
-    /// Lines from the guest were lost or torn although it ended in good order.
-    #[error("{count} line(s) from the guest were damaged on the way, the first: {first}")]
-    Damaged {
-        /// How many.
-        count: u64,
-        /// The first.
-        first: String,
-    },
 }
 
 /// Names the file and the action in an I/O error.

@@ -4,6 +4,7 @@
 //! A kernel comes from this machine's Debian mirror, once; without QEMU or a mirror the test is skipped,
 //! with the reason. `PUNCHBENCH_REQUIRE_GUEST=1` makes that a failure.
 
+use std::ffi::CString;
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
@@ -14,6 +15,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use punchbench_guest::{GuestEnd, GuestError, GuestOutcome, GuestRun, KernelSpec, init};
+use punchbench_sys::namespaces::{Isolated, inherited_events};
 
 const BOOT_AND_WORK: Duration = Duration::from_secs(180);
 /// The name this program is given on its command line in the guest.
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
     let trials = vec![
         kernel("bullseye", "filesystems", filesystems),
         kernel("bookworm", "filesystems", filesystems),
+        kernel("trixie", "nested", nested),
         kernel("bookworm", "panic", panics),
         kernel("bookworm", "silence", falls_silent),
         kernel("bookworm", "deadline", takes_too_long),
@@ -155,6 +158,15 @@ fn filesystems(suite: &str) -> anyhow::Result<()> {
         ensure!(lines.contains(&mounted), "{kind} is missing: {}", context());
     }
     ensure!(long.len() == LONG_LINES, "{} long lines came", long.len());
+    Ok(())
+}
+
+/// A trial is process 1 of a namespace, with the orders in sight should they still be there.
+fn nested(suite: &str) -> anyhow::Result<()> {
+    let (outcome, lines) = run(guest(suite, "nested")?)?;
+    ensure!(outcome.end == GuestEnd::Done { exit: 0 }, "{outcome:#?}");
+    ensure!(lines == ["I am process 1 and not init"], "{lines:?}");
+    ensure!(outcome.first_damage.is_none(), "{outcome:#?}");
     Ok(())
 }
 
@@ -291,6 +303,11 @@ const LONG: usize = 100_000;
 const LONG_LINES: usize = 10;
 
 fn inside(job: &str) -> anyhow::Result<u8> {
+    if job == "process-1" {
+        let mut events = fs::File::from(inherited_events()?);
+        std::io::Write::write_all(&mut events, b"I am process 1 and not init")?;
+        return Ok(0);
+    }
     if job == "runner" {
         let guest = guest(&std::env::var("PUNCHBENCH_TEST_SUITE")?, "silence")?;
         guest.run(&mut |line| println!("{line}"))?;
@@ -316,6 +333,30 @@ fn inside(job: &str) -> anyhow::Result<u8> {
                 record(&"x".repeat(LONG))?;
             }
             Ok(7)
+        }
+        "nested" => {
+            // As if they had never been taken away: whoever takes itself for init does all this again.
+            let orders = format!(r#"{{"argv":["{INSIDE}","nested"],"modules":[]}}"#);
+            fs::write("/punchbench.json", orders)?;
+            let (mut said, events) = std::io::pipe()?;
+            let null = fs::File::open("/dev/null")?;
+            let args = [INSIDE, "process-1"].map(|word| CString::new(word).expect("no NUL in it"));
+            let child = Isolated {
+                program: c"/proc/self/exe",
+                args: &args,
+                env: &[],
+                stdin: null.as_fd(),
+                log: null.as_fd(),
+                events: events.as_fd(),
+                user: false,
+            }
+            .spawn()?;
+            drop(events);
+            let mut text = String::new();
+            std::io::Read::read_to_string(&mut said, &mut text)?;
+            nix::sys::wait::waitpid(child.pid, None)?;
+            record(&text)?;
+            Ok(0)
         }
         "panic" => {
             record("before")?;
