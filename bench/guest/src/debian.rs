@@ -11,7 +11,9 @@ use nix::unistd::{Uid, User, chown};
 
 use crate::error::{GuestError, IoContext};
 use crate::host;
-use crate::kernel::{Kernel, image_release};
+use crate::image;
+use crate::kernel::Kernel;
+use crate::modules_dir;
 use crate::sources::{Mirrors, debian_keyring};
 
 const ETC_APT: &str = "/etc/apt";
@@ -281,19 +283,9 @@ fn index_modules(tree: &Path) -> Result<(), GuestError> {
         std::os::unix::fs::symlink("usr/lib", &lib).context("link", &lib)?;
     }
     let modules = tree.join("lib/modules");
-    let depmod = host::require(
-        "depmod",
-        "a fetched kernel's modules are indexed with it",
-        "kmod",
-    )?;
     for entry in fs::read_dir(&modules).context("read", &modules)?.flatten() {
         if !entry.path().join("modules.dep").exists() {
-            host::run(
-                Command::new(&depmod)
-                    .arg("-b")
-                    .arg(tree)
-                    .arg(entry.file_name()),
-            )?;
+            modules_dir::depmod(tree, &entry.file_name().to_string_lossy())?;
         }
     }
     Ok(())
@@ -314,28 +306,22 @@ fn find_kernel(suite: &str, tree: &Path) -> Result<Kernel, GuestError> {
     }
     let image = images.pop().ok_or_else(|| GuestError::BadImage {
         path: tree.to_owned(),
-        why: "the package holds no vmlinuz; remove the directory to fetch it anew".to_owned(),
+        why: "the package holds no vmlinuz; `punchbench kernel remove` it to fetch it anew"
+            .to_owned(),
     })?;
-    let release = image_release(&image)?;
-    let modules = tree.join("lib/modules").join(&release);
-    if !modules.join("modules.dep").is_file() {
-        return Err(GuestError::BadImage {
-            path: modules,
-            why: "the modules are not indexed; remove the directory to fetch them anew".to_owned(),
-        });
-    }
+    let release = image::release(&image)?;
     Ok(Kernel {
         name: format!("debian:{suite}"),
         image,
+        modules: Some(modules_dir::index(tree, &release)?),
         release,
-        modules: Some(modules),
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::tests::boot_image;
+    use crate::image::tests::boot_image;
 
     #[test]
     fn the_image_is_found_where_old_and_new_packages_put_it() {
@@ -350,14 +336,13 @@ mod tests {
             fs::create_dir_all(tree.join("boot")).expect("mkdir");
             assert!(find_kernel("s", tree).is_err(), "no image yet");
             fs::write(tree.join(place), boot_image(release)).expect("write");
-            assert!(find_kernel("s", tree).is_err(), "no index yet");
             fs::write(modules.join("modules.dep"), "").expect("write");
             let kernel = find_kernel("s", tree).expect("kernel");
             assert_eq!(
                 (kernel.image, kernel.release.as_str()),
                 (tree.join(place), release)
             );
-            assert_eq!(kernel.modules, Some(modules));
+            assert!(kernel.modules.is_some());
         }
     }
 

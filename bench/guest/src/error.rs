@@ -35,6 +35,19 @@ pub enum GuestError {
         /// What is wrong with it.
         why: String,
     },
+    /// The modules are not the kernel's.
+    #[error(
+        "{path} has no modules for the kernel {release}: {why}. Give IMAGE:MODULESDIR with the modules that were built with it (from its package, or `make modules_install INSTALL_MOD_PATH=DIR`)",
+        path = path.display()
+    )]
+    BadModules {
+        /// The directory that was given.
+        path: PathBuf,
+        /// The kernel's release.
+        release: String,
+        /// What is there instead.
+        why: String,
+    },
     /// This machine's architecture has no guest support.
     #[error("--kernel needs an x86_64 machine so far; this one is {0}")]
     Architecture(String),

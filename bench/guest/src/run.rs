@@ -11,7 +11,7 @@ use crate::console::Console;
 use crate::error::{GuestError, IoContext};
 use crate::initramfs::Contents;
 use crate::kernel::Kernel;
-use crate::modules::{Closure, ModuleIndex};
+use crate::modules::Closure;
 use crate::qemu::{self, Accel, Ended, Limits, Machine};
 use crate::unpack::unpack;
 use crate::wire::{Control, Decoder, Frame};
@@ -135,7 +135,7 @@ impl GuestRun {
         let unnamed = || tempfile::tempfile().context("create a file in", &std::env::temp_dir());
         let (initramfs, vmlinux) = (unnamed()?, unnamed()?);
         let closure = match &self.kernel.modules {
-            Some(modules) => ModuleIndex::read(modules)?.closure(&self.modules),
+            Some(modules) => modules.closure(&self.modules),
             None => Closure::default(),
         };
         let contents = Contents {

@@ -46,6 +46,7 @@ fn main() -> ExitCode {
         kernel("bullseye", "filesystems", filesystems),
         kernel("bookworm", "filesystems", filesystems),
         kernel("trixie", "nested", nested),
+        kernel("bookworm", "unindexed_modules", unindexed_modules),
         kernel("bookworm", "panic", panics),
         kernel("bookworm", "silence", falls_silent),
         kernel("bookworm", "deadline", takes_too_long),
@@ -167,6 +168,38 @@ fn nested(suite: &str) -> anyhow::Result<()> {
     ensure!(outcome.end == GuestEnd::Done { exit: 0 }, "{outcome:#?}");
     ensure!(lines == ["I am process 1 and not init"], "{lines:?}");
     ensure!(outcome.first_damage.is_none(), "{outcome:#?}");
+    Ok(())
+}
+
+/// Modules as their package unpacks them: without an index, and in a directory that is not ours to write to.
+fn unindexed_modules(suite: &str) -> anyhow::Result<()> {
+    let kernel = guest(suite, "")?.kernel;
+    let all = kernel.modules.context("modules")?;
+    let tree = tempfile::tempdir()?;
+    let modules = tree.path().join(&kernel.release);
+    let kept = modules.join("kernel/fs");
+    fs::create_dir_all(&kept)?;
+    for module in all.closure(&["ext4".to_owned()]).load {
+        let name = module.path.file_name().context("a file name")?;
+        fs::copy(&module.path, kept.join(name))?;
+    }
+    let spec = format!("{}:{}", kernel.image.display(), tree.path().display());
+    let again = KernelSpec::parse(&spec)?.resolve()?;
+    let closure = again
+        .modules
+        .context("modules")?
+        .closure(&["ext4".to_owned()]);
+    ensure!(closure.missing.is_empty(), "{closure:#?}");
+    let names: Vec<&str> = closure.load.iter().map(|m| m.name.as_str()).collect();
+    ensure!(
+        names.ends_with(&["ext4"]) && names.contains(&"jbd2"),
+        "{names:?}"
+    );
+    ensure!(closure.load.iter().all(|m| m.path.starts_with(&modules)));
+    ensure!(
+        !modules.join("modules.dep").exists(),
+        "the index was written there"
+    );
     Ok(())
 }
 
