@@ -76,6 +76,9 @@ pub struct RunArgs {
     /// Boot another kernel and run there: `debian:SUITE`, a vmlinuz, or IMAGE:MODULESDIR
     #[arg(long, value_name = "K")]
     pub kernel: Vec<String>,
+    /// Memory of a machine with another kernel, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(256..=1 << 20))]
+    pub memory: u32,
     /// Seconds of racing per trial [default: 2; 10 with --kernel]
     #[arg(long, value_name = "S", value_parser = seconds, conflicts_with = "rounds")]
     pub seconds: Option<f64>,

@@ -7,6 +7,8 @@ mod cli;
 mod command;
 mod dmesg;
 mod guest;
+mod guest_end;
+mod guest_gaps;
 mod outdir;
 mod plan;
 mod progress;

@@ -257,13 +257,18 @@ fn targets(args: &RunArgs) -> Result<Vec<Target>, PlanError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use clap::Parser;
 
     use super::*;
     use crate::cli::{Cli, Command};
 
-    fn args(words: &str) -> RunArgs {
+    /// The first trial of a command line.
+    pub(crate) fn one(words: &str) -> Trial {
+        make(&args(words), 7).unwrap().remove(0)
+    }
+
+    pub(crate) fn args(words: &str) -> RunArgs {
         let line = ["punchbench", "run"]
             .into_iter()
             .chain(words.split_whitespace());

@@ -124,6 +124,7 @@ fn obey(link: &mut Link) -> io::Result<i32> {
             })?;
         }
     }
+    link.tell(&Control::Ready)?;
     run_program(&orders.argv, link)
 }
 

@@ -21,7 +21,8 @@ mod unpack;
 mod wire;
 
 pub use error::GuestError;
+pub use initramfs::MissingTool;
 pub use kernel::{Kernel, KernelSpec};
 pub use modules::{Closure, Module, ModuleIndex};
 pub use qemu::Accel;
-pub use run::{FailedModule, GuestEnd, GuestOutcome, GuestRun};
+pub use run::{FailedModule, GuestEnd, GuestOutcome, GuestRun, News};

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::console::Console;
 use crate::error::{GuestError, IoContext};
-use crate::initramfs::Contents;
+use crate::initramfs::{Contents, MissingTool};
 use crate::kernel::Kernel;
 use crate::modules::Closure;
 use crate::qemu::{self, Accel, Ended, Limits, Machine};
@@ -44,6 +44,8 @@ pub struct GuestRun {
     pub memory_mib: u32,
     /// The guest's CPUs.
     pub cpus: u32,
+    /// How long booting may take; a guest that does not come up ends then, not at the deadline.
+    pub boot: Duration,
     /// How long it may take altogether.
     pub deadline: Duration,
     /// How long neither a record nor a word on the console may come.
@@ -63,6 +65,10 @@ pub struct GuestOutcome {
     pub release: Option<String>,
     /// From QEMU's start to init's first word.
     pub boot: Option<Duration>,
+    /// From QEMU's start until the modules were loaded and the program began.
+    pub ready: Option<Duration>,
+    /// Whether the guest's kernel had too little memory, by its own account.
+    pub out_of_memory: bool,
     /// How the guest was run.
     pub accel: Accel,
     /// How many records came.
@@ -71,13 +77,26 @@ pub struct GuestOutcome {
     pub failed_modules: Vec<FailedModule>,
     /// Modules asked for that this kernel does not have.
     pub missing_modules: Vec<String>,
-    /// Tools asked for that are not installed here.
-    pub missing_tools: Vec<String>,
+    /// Tools asked for that could not be packed.
+    pub missing_tools: Vec<MissingTool>,
     /// Lines that were lost or torn on the way, or were not ours. What was in them is missing from the
     /// records; those that came are whole.
     pub damaged: u64,
     /// The first of them.
     pub first_damage: Option<String>,
+}
+
+/// What is told while a guest runs.
+#[derive(Debug)]
+pub enum News<'a> {
+    /// A tool cannot be had in the guest; before it boots.
+    MissingTool(&'a MissingTool),
+    /// The kernel has no such module; before it boots.
+    MissingModule(&'a str),
+    /// A module did not load, or could not even be packed.
+    FailedModule(&'a FailedModule),
+    /// A record line.
+    Record(&'a str),
 }
 
 /// How a guest ended.
@@ -119,15 +138,19 @@ impl GuestRun {
     /// Boots the kernel and runs the program in it; `on_line` gets each record line as it comes.
     /// Blocks until the guest has ended; nothing of it is left then, nor when this process is killed.
     pub fn run(self, on_line: &mut dyn FnMut(&str)) -> Result<GuestOutcome, GuestError> {
-        self.run_until(None, on_line)
+        self.run_until(None, &mut |news| {
+            if let News::Record(line) = news {
+                on_line(line);
+            }
+        })
     }
 
-    /// As [`GuestRun::run`], but ends with [`GuestError::Interrupted`] as soon as `stop` can be read:
-    /// a signalfd, say. QEMU is not told of the terminal's interrupts.
+    /// As [`GuestRun::run`], but tells everything as it comes, and ends with [`GuestError::Interrupted`] as
+    /// soon as `stop` can be read: a signalfd, say. QEMU is not told of the terminal's interrupts.
     pub fn run_until(
         self,
         stop: Option<BorrowedFd>,
-        on_line: &mut dyn FnMut(&str),
+        on_news: &mut dyn FnMut(News),
     ) -> Result<GuestOutcome, GuestError> {
         qemu::find()?;
         let started = Instant::now();
@@ -144,7 +167,16 @@ impl GuestRun {
             tools: &self.tools,
             modules: &closure.load,
         };
-        let missing_tools = contents.write(&initramfs)?;
+        let left_out = contents.write(&initramfs)?;
+        for tool in &left_out.tools {
+            on_news(News::MissingTool(tool));
+        }
+        for module in &closure.missing {
+            on_news(News::MissingModule(module));
+        }
+        for module in &left_out.modules {
+            on_news(News::FailedModule(module));
+        }
         let unpacked = unpack(&self.kernel.image, &vmlinux);
         let mut machine = Machine {
             image: if unpacked {
@@ -161,11 +193,7 @@ impl GuestRun {
         let mut outcome = None;
         if qemu::kvm_opens() && !KVM_FAILED.load(Ordering::Relaxed) {
             machine.accel = Accel::Kvm;
-            let proof = Limits {
-                until: until.min(Instant::now() + KVM_PROOF),
-                silence: self.silence,
-            };
-            let proved = self.boot(&machine, proof, until, stop, on_line)?;
+            let proved = self.boot(&machine, self.boot.min(KVM_PROOF), until, stop, on_news)?;
             if proved.boot.is_some() {
                 outcome = Some(proved);
             } else {
@@ -175,30 +203,22 @@ impl GuestRun {
         }
         let mut outcome = match outcome {
             Some(outcome) => outcome,
-            None => self.boot(
-                &machine,
-                Limits {
-                    until,
-                    silence: self.silence,
-                },
-                until,
-                stop,
-                on_line,
-            )?,
+            None => self.boot(&machine, self.boot, until, stop, on_news)?,
         };
         outcome.missing_modules = closure.missing;
-        outcome.missing_tools = missing_tools;
+        outcome.missing_tools = left_out.tools;
+        outcome.failed_modules.splice(0..0, left_out.modules);
         Ok(outcome)
     }
 
-    /// One boot, within `limits` until init says hello and from then on until `until`.
+    /// One boot: init says hello within `boot`, and everything is done at `until`.
     fn boot(
         &self,
         machine: &Machine,
-        limits: Limits,
+        boot: Duration,
         until: Instant,
         stop: Option<BorrowedFd>,
-        on_line: &mut dyn FnMut(&str),
+        on_news: &mut dyn FnMut(News),
     ) -> Result<GuestOutcome, GuestError> {
         let log = self.console_log.as_deref();
         let log = log
@@ -206,9 +226,13 @@ impl GuestRun {
             .transpose()?;
         let mut console = Console::new(log);
         let mut talk = Talk::new(until, machine.accel);
+        let limits = Limits {
+            until: until.min(Instant::now() + boot),
+            silence: self.silence,
+        };
         let mut qemu = machine.start()?;
         let mut on_records = |bytes: &[u8], limits: &mut Limits| -> io::Result<()> {
-            talk.hear(bytes, limits, on_line);
+            talk.hear(bytes, limits, on_news);
             Ok(())
         };
         let ended = qemu
@@ -245,6 +269,8 @@ impl Talk {
                 console_tail: Vec::new(),
                 release: None,
                 boot: None,
+                ready: None,
+                out_of_memory: false,
                 accel,
                 records: 0,
                 failed_modules: Vec::new(),
@@ -258,20 +284,20 @@ impl Talk {
         }
     }
 
-    fn hear(&mut self, bytes: &[u8], limits: &mut Limits, on_line: &mut dyn FnMut(&str)) {
+    fn hear(&mut self, bytes: &[u8], limits: &mut Limits, on_news: &mut dyn FnMut(News)) {
         for frame in self.decoder.feed(bytes) {
             match frame {
                 Ok(Frame::Record(line)) => {
                     self.outcome.records += 1;
-                    on_line(&line);
+                    on_news(News::Record(&line));
                 }
-                Ok(Frame::Control(control)) => self.note(control, limits),
+                Ok(Frame::Control(control)) => self.note(control, limits, on_news),
                 Err(damage) => self.damage(damage),
             }
         }
     }
 
-    fn note(&mut self, control: Control, limits: &mut Limits) {
+    fn note(&mut self, control: Control, limits: &mut Limits, on_news: &mut dyn FnMut(News)) {
         match control {
             Control::Hello { release } => {
                 self.outcome.release = Some(release);
@@ -283,12 +309,15 @@ impl Talk {
                 required,
                 error,
             } => {
-                self.outcome.failed_modules.push(FailedModule {
+                let module = FailedModule {
                     name,
                     required,
                     error,
-                });
+                };
+                on_news(News::FailedModule(&module));
+                self.outcome.failed_modules.push(module);
             }
+            Control::Ready => self.outcome.ready = Some(self.started.elapsed()),
             Control::SetupFailed { error } => {
                 self.setup_failed = Some(error);
                 limits.until = limits.until.min(Instant::now() + POWER_OFF);
@@ -313,6 +342,7 @@ impl Talk {
             return Err(GuestError::GuestSetup(error));
         }
         self.outcome.console_tail = console.tail();
+        self.outcome.out_of_memory = console.out_of_memory();
         self.outcome.end = match (self.done, ended) {
             (_, Ended::Stopped) => return Err(GuestError::Interrupted),
             // A machine that did not switch itself off after that has been switched off.

@@ -104,6 +104,7 @@ fn guest(suite: &str, job: &str) -> anyhow::Result<GuestRun> {
         modules,
         memory_mib: 2048,
         cpus: 2,
+        boot: BOOT_AND_WORK,
         deadline: BOOT_AND_WORK,
         silence: Duration::from_secs(60),
         console_log: None,
@@ -119,10 +120,11 @@ fn run(guest: GuestRun) -> anyhow::Result<(GuestOutcome, Vec<String>)> {
         lines.push(line.to_owned());
     })?;
     eprintln!(
-        "{:?} under {:?}: init {:?} after QEMU's start, first record {first:?} after ours, all {:?}",
+        "{:?} under {:?}: init {:?}, program {:?} after QEMU's start, first record {first:?} after ours, all {:?}",
         outcome.release,
         outcome.accel,
         outcome.boot,
+        outcome.ready,
         started.elapsed()
     );
     Ok((outcome, lines))
@@ -141,18 +143,14 @@ fn filesystems(suite: &str) -> anyhow::Result<()> {
         "{}",
         context()
     );
-    ensure!(
-        outcome.missing_tools.contains(&"no-such-tool".to_owned()),
-        "{}",
-        context()
-    );
+    ensure!(lacks(&outcome, "no-such-tool"), "{}", context());
     ensure!(
         !outcome.failed_modules.iter().any(|module| module.required),
         "{}",
         context()
     );
     for kind in ["ext4", "xfs", "f2fs", "btrfs"] {
-        if outcome.missing_tools.contains(&format!("mkfs.{kind}")) {
+        if lacks(&outcome, &format!("mkfs.{kind}")) {
             continue;
         }
         let mounted = format!("{{\"mounted\":\"{kind}\"}}");
@@ -160,6 +158,10 @@ fn filesystems(suite: &str) -> anyhow::Result<()> {
     }
     ensure!(long.len() == LONG_LINES, "{} long lines came", long.len());
     Ok(())
+}
+
+fn lacks(outcome: &GuestOutcome, tool: &str) -> bool {
+    outcome.missing_tools.iter().any(|t| t.name == tool)
 }
 
 /// A trial is process 1 of a namespace, with the orders in sight should they still be there.
