@@ -17,6 +17,7 @@ use crate::error::{GuestError, IoContext};
 use crate::host;
 use crate::modules::{Module, read_module};
 use crate::run::FailedModule;
+use crate::slim::loaded_part;
 
 /// What the guest's init reads to know what to do.
 pub(crate) const ORDERS_PATH: &str = "/punchbench.json";
@@ -103,7 +104,8 @@ impl Contents<'_> {
             }
         }
         pack.libraries(self.program)?;
-        pack.copy(self.program, PROGRAM_PATH)?;
+        let program = fs::read(self.program).context("read", self.program)?;
+        pack.put(PROGRAM_PATH, 0o755, &loaded_part(program))?;
         let modules = pack.modules(self.modules, &mut left_out.modules)?;
         let orders = Orders {
             argv: self.argv.to_vec(),

@@ -16,6 +16,7 @@ mod modules;
 mod modules_dir;
 mod qemu;
 mod run;
+mod slim;
 mod sources;
 mod unpack;
 mod wire;
