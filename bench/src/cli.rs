@@ -33,6 +33,9 @@ pub enum Command {
     },
     /// Say what this machine can run, and what would help
     Doctor(JsonArgs),
+    /// List, fetch or remove the kernels for `run --kernel debian:SUITE`
+    #[command(subcommand)]
+    Kernel(KernelCommand),
     /// Print the JSON schema of scenario files, or of records
     Schema {
         /// Which one
@@ -42,6 +45,25 @@ pub enum Command {
     /// One trial, in the namespaces that the runner made for it
     #[command(hide = true, name = TRIAL)]
     Trial,
+}
+
+/// What to do with the fetched kernels.
+#[derive(Debug, Subcommand)]
+pub enum KernelCommand {
+    /// List those that were fetched
+    List(JsonArgs),
+    /// Fetch kernels, so that a run need not
+    Fetch {
+        /// Such as `debian:bookworm`
+        #[arg(required = true, value_name = "K")]
+        kernels: Vec<String>,
+    },
+    /// Remove fetched kernels; the next run that needs one fetches the newest
+    Remove {
+        /// Such as `debian:bookworm`
+        #[arg(required = true, value_name = "K")]
+        kernels: Vec<String>,
+    },
 }
 
 /// The hidden command that the runner starts itself with.

@@ -1,8 +1,7 @@
-//! `debian:SUITE`: the suite's kernel package, fetched with apt from this machine's own mirror into a
-//! cache. apt gets a private state, so neither the system's package lists nor its packages are touched,
+//! `debian:SUITE`: the suite's kernel package, fetched with apt from this machine's own mirror. apt gets a private state, so neither the system's package lists nor its packages are touched,
 //! and root is not needed; it verifies signatures as it always does.
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +11,7 @@ use nix::unistd::{Uid, User, chown};
 use crate::error::{GuestError, IoContext};
 use crate::host;
 use crate::image;
-use crate::kernel::Kernel;
+use crate::kernel::{DEBIAN, Kernel};
 use crate::modules_dir;
 use crate::sources::{Mirrors, debian_keyring};
 
@@ -25,59 +24,8 @@ const KERNEL_PACKAGES: [&str; 3] = ["linux-image-", "linux-binary-", "linux-modu
 /// A dependency chain longer than this is not a kernel's.
 const MAX_PACKAGES: usize = 8;
 
-/// The suite's kernel, from the cache or else from the mirror.
-pub(crate) fn fetch(suite: &str) -> Result<Kernel, GuestError> {
-    let cache = cache_dir()?;
-    fs::create_dir_all(&cache).context("create the kernel cache", &cache)?;
-    let home = cache.join(format!("debian-{suite}"));
-    // One fetch at a time; who waited here finds the other's work done.
-    let lock_path = cache.join("lock");
-    let lock = File::create(&lock_path).context("create", &lock_path)?;
-    lock.lock().context("lock", &lock_path)?;
-    if !home.is_dir() {
-        remove_unfinished(&cache)?;
-        let partial = tempfile::Builder::new()
-            .prefix(PARTIAL)
-            .tempdir_in(&cache)
-            .context("create a directory in", &cache)?;
-        let tree = partial.path().join("tree");
-        download(suite, &tree)?;
-        index_modules(&tree)?;
-        find_kernel(suite, &tree)?;
-        fs::rename(&tree, &home).context("move the fetched kernel to", &home)?;
-    }
-    find_kernel(suite, &home)
-}
-
-const PARTIAL: &str = "partial-";
-
-/// What a killed fetch left; the lock is held, so nobody is at work in it.
-fn remove_unfinished(cache: &Path) -> Result<(), GuestError> {
-    for entry in fs::read_dir(cache).context("read", cache)?.flatten() {
-        if entry.file_name().to_string_lossy().starts_with(PARTIAL) {
-            fs::remove_dir_all(entry.path()).context("remove", &entry.path())?;
-        }
-    }
-    Ok(())
-}
-
-/// Where fetched kernels live.
-fn cache_dir() -> Result<PathBuf, GuestError> {
-    let base = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .filter(|dir| dir.is_absolute());
-    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
-    base.or_else(home)
-        .map(|dir| dir.join("punchbench/kernels"))
-        .ok_or_else(|| GuestError::Io {
-            action: "choose a cache directory: set HOME or",
-            path: "XDG_CACHE_HOME".into(),
-            error: std::io::ErrorKind::NotFound.into(),
-        })
-}
-
-/// Unpacks the suite's kernel packages into `tree`.
-fn download(suite: &str, tree: &Path) -> Result<(), GuestError> {
+/// Unpacks the suite's kernel packages into `tree`, and indexes the modules in them.
+pub(crate) fn download(suite: &str, tree: &Path) -> Result<(), GuestError> {
     let purpose = "a Debian kernel is fetched with it";
     let package = "apt, or give --kernel a path";
     let dpkg_deb = host::require(
@@ -112,7 +60,7 @@ fn download(suite: &str, tree: &Path) -> Result<(), GuestError> {
                 .arg(tree),
         )?;
     }
-    Ok(())
+    index_modules(tree)
 }
 
 /// apt with a state of its own, for one suite.
@@ -291,7 +239,8 @@ fn index_modules(tree: &Path) -> Result<(), GuestError> {
     Ok(())
 }
 
-fn find_kernel(suite: &str, tree: &Path) -> Result<Kernel, GuestError> {
+/// The kernel in an unpacked package.
+pub(crate) fn find_kernel(suite: &str, tree: &Path) -> Result<Kernel, GuestError> {
     let mut images = Vec::new();
     // Newer packages leave it to the machine that installs them to copy the image to /boot.
     for (dir, file) in [("boot", "vmlinuz-"), ("lib/modules", "vmlinuz")] {
@@ -311,7 +260,7 @@ fn find_kernel(suite: &str, tree: &Path) -> Result<Kernel, GuestError> {
     })?;
     let release = image::release(&image)?;
     Ok(Kernel {
-        name: format!("debian:{suite}"),
+        name: format!("{DEBIAN}{suite}"),
         image,
         modules: Some(modules_dir::index(tree, &release)?),
         release,

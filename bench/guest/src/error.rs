@@ -89,6 +89,14 @@ pub enum GuestError {
         /// What apt printed.
         output: String,
     },
+    /// A kernel is to be removed that was never fetched.
+    #[error("{name} is not among the fetched kernels in {cache}; `punchbench kernel list` has them", cache = cache.display())]
+    NotFetched {
+        /// What was asked for.
+        name: String,
+        /// Where the others are.
+        cache: PathBuf,
+    },
     /// The guest could not set itself up.
     #[error("the guest could not start the program: {0}")]
     GuestSetup(String),

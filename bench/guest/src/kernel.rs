@@ -3,12 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::debian;
+use crate::cache;
 use crate::error::{GuestError, IoContext};
 use crate::image;
 use crate::modules::ModuleIndex;
 use crate::modules_dir;
 use crate::qemu;
+
+/// Before a suite's name.
+pub(crate) const DEBIAN: &str = "debian:";
 
 /// A kernel as a user names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +50,7 @@ impl KernelSpec {
             spec: spec.to_owned(),
             why: why.to_owned(),
         };
-        if let Some(suite) = spec.strip_prefix("debian:") {
+        if let Some(suite) = spec.strip_prefix(DEBIAN) {
             let known = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
             if suite.is_empty() || !suite.chars().all(known) {
                 return Err(bad("a suite is one lower-case word"));
@@ -82,7 +85,7 @@ impl KernelSpec {
         }
         qemu::find()?;
         match self {
-            Self::Debian { suite } => debian::fetch(suite),
+            Self::Debian { .. } => cache::fetch(self),
             Self::Image { image, modules } => local(image, modules.as_deref()),
         }
     }

@@ -3,6 +3,7 @@
 //!
 //! Host: [`KernelSpec`] → [`Kernel`] → [`GuestRun`] → [`GuestOutcome`]. Guest: [`init`].
 
+pub mod cache;
 mod console;
 mod cpio;
 mod debian;
