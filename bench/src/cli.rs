@@ -95,7 +95,7 @@ pub struct RunArgs {
     /// Scenarios by name, glob or file [default: all]
     #[arg(long, value_name = "GLOB")]
     pub scenario: Vec<String>,
-    /// Boot another kernel and run there: `debian:SUITE`, a vmlinuz, or IMAGE:MODULESDIR
+    /// Boot another kernel and run there: `debian:SUITE`, a vmlinuz or linux.uml, or IMAGE:MODULESDIR
     #[arg(long, value_name = "K")]
     pub kernel: Vec<String>,
     /// Memory of a machine with another kernel, in MiB

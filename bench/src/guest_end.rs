@@ -26,6 +26,7 @@ pub fn outcome_lines(outcome: &GuestOutcome) -> Vec<String> {
         let by = match outcome.accel {
             Accel::Kvm => "under KVM",
             Accel::Tcg => "by emulation (TCG)",
+            Accel::UserMode => "as a program (user-mode-linux, one CPU)",
         };
         lines.push(format!(
             "the guest ran {by}, booted in {:.1} s",
@@ -88,7 +89,7 @@ fn judge_end(outcome: &GuestOutcome) -> (Verdict, String) {
             GuestEnd::Panic => "its kernel panicked".to_owned(),
             GuestEnd::Oops => "its kernel oopsed".to_owned(),
             GuestEnd::Hung { .. } => "it was given up after waiting for its first word".to_owned(),
-            GuestEnd::EarlyExit { qemu } => format!("the machine ended by itself: {qemu}"),
+            GuestEnd::EarlyExit { said } => format!("the machine ended by itself: {said}"),
             GuestEnd::Done { exit } => format!("it ended with code {exit}"),
         };
         return (Verdict::Error, format!("the guest did not boot: {how}"));
@@ -110,9 +111,9 @@ fn judge_end(outcome: &GuestOutcome) -> (Verdict, String) {
             Verdict::Error,
             "the guest did not get through the plan in time".to_owned(),
         ),
-        GuestEnd::EarlyExit { qemu } => (
+        GuestEnd::EarlyExit { said } => (
             Verdict::Error,
-            format!("the machine ended by itself: {qemu}"),
+            format!("the machine ended by itself: {said}"),
         ),
         GuestEnd::Done { exit } => (
             Verdict::Error,
@@ -126,6 +127,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use punchbench_guest::Machinery;
+
     use crate::plan;
 
     fn outcome(end: GuestEnd, ready: bool, records: u64) -> GuestOutcome {
@@ -152,6 +155,7 @@ mod tests {
             name: "k".to_owned(),
             image: "k".into(),
             release: "6.1.0".to_owned(),
+            machinery: Machinery::Pc,
             modules: None,
         };
         not_recorded(&trial, "k", &kernel, 512, &outcome, Path::new("/log"))

@@ -11,7 +11,7 @@ use nix::unistd::{Uid, User, chown};
 use crate::error::{GuestError, IoContext};
 use crate::host;
 use crate::image;
-use crate::kernel::{DEBIAN, Kernel};
+use crate::kernel::{DEBIAN, Kernel, Machinery};
 use crate::modules_dir;
 use crate::sources::{Mirrors, debian_keyring};
 
@@ -262,6 +262,7 @@ pub(crate) fn find_kernel(suite: &str, tree: &Path) -> Result<Kernel, GuestError
     Ok(Kernel {
         name: format!("{DEBIAN}{suite}"),
         image,
+        machinery: Machinery::Pc,
         modules: Some(modules_dir::index(tree, &release)?),
         release,
     })

@@ -9,6 +9,7 @@ use crate::image;
 use crate::modules::ModuleIndex;
 use crate::modules_dir;
 use crate::qemu;
+use crate::uml;
 
 /// Before a suite's name.
 pub(crate) const DEBIAN: &str = "debian:";
@@ -21,13 +22,22 @@ pub enum KernelSpec {
         /// The suite's name.
         suite: String,
     },
-    /// A boot image on this machine.
+    /// A boot image or a user-mode-linux program on this machine.
     Image {
-        /// The bzImage or vmlinuz.
+        /// The bzImage, vmlinuz or linux.uml.
         image: PathBuf,
         /// Its modules (their directory, or one above it); by default looked for by release.
         modules: Option<PathBuf>,
     },
+}
+
+/// What a kernel runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Machinery {
+    /// A PC, under QEMU.
+    Pc,
+    /// This machine's kernel: it is a user-mode-linux program.
+    UserMode,
 }
 
 /// A kernel that can be booted.
@@ -35,8 +45,10 @@ pub enum KernelSpec {
 pub struct Kernel {
     /// The name its user gave it, for tables and messages.
     pub name: String,
-    /// The boot image.
+    /// The boot image, or the program.
     pub image: PathBuf,
+    /// What it runs on.
+    pub machinery: Machinery,
     /// What `uname -r` will say.
     pub release: String,
     /// Its modules; none if everything is built in, or none were given.
@@ -83,9 +95,11 @@ impl KernelSpec {
         if machine != "x86_64" {
             return Err(GuestError::Architecture(machine));
         }
-        qemu::find()?;
         match self {
-            Self::Debian { .. } => cache::fetch(self),
+            Self::Debian { .. } => {
+                qemu::find()?;
+                cache::fetch(self)
+            }
             Self::Image { image, modules } => local(image, modules.as_deref()),
         }
     }
@@ -100,12 +114,27 @@ impl FromStr for KernelSpec {
 }
 
 fn local(image: &Path, modules: Option<&Path>) -> Result<Kernel, GuestError> {
-    let release = image::release(image)?;
-    let installed = Path::new("/lib/modules").join(&release);
-    let dir = modules.or_else(|| installed.is_dir().then_some(installed.as_path()));
+    let (machinery, release, installed) = match uml::release(image)? {
+        Some(release) => {
+            let installed = uml::modules_dir(image, &release);
+            (Machinery::UserMode, release, installed)
+        }
+        None => {
+            let release = image::release(image)?;
+            qemu::find()?;
+            let installed = Path::new("/lib/modules").join(&release);
+            (
+                Machinery::Pc,
+                release,
+                installed.is_dir().then_some(installed),
+            )
+        }
+    };
+    let dir = modules.or(installed.as_deref());
     Ok(Kernel {
         name: image.display().to_string(),
         image: image.to_owned(),
+        machinery,
         modules: dir
             .map(|dir| modules_dir::index(dir, &release))
             .transpose()?,

@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 use crate::console::Console;
 use crate::error::{GuestError, IoContext};
 use crate::initramfs::{Contents, MissingTool};
-use crate::kernel::Kernel;
+use crate::kernel::{Kernel, Machinery};
+use crate::machine::{Ended, Limits, Running};
 use crate::modules::Closure;
-use crate::qemu::{self, Accel, Ended, Limits, Machine};
+use crate::qemu::{self, Accel, Machine};
+use crate::uml;
 use crate::unpack::unpack;
 use crate::wire::{Control, Decoder, Frame};
 
@@ -63,9 +65,9 @@ pub struct GuestOutcome {
     pub console_tail: Vec<String>,
     /// The release the guest's kernel reported; none if init never ran.
     pub release: Option<String>,
-    /// From QEMU's start to init's first word.
+    /// From the machine's start to init's first word.
     pub boot: Option<Duration>,
-    /// From QEMU's start until the modules were loaded and the program began.
+    /// From the machine's start until the modules were loaded and the program began.
     pub ready: Option<Duration>,
     /// Whether the guest's kernel had too little memory, by its own account.
     pub out_of_memory: bool,
@@ -118,8 +120,8 @@ pub enum GuestEnd {
     },
     /// The machine ended without a word why.
     EarlyExit {
-        /// QEMU's exit status and what it said.
-        qemu: String,
+        /// Its process's exit status, and what that said.
+        said: String,
     },
 }
 
@@ -152,7 +154,6 @@ impl GuestRun {
         stop: Option<BorrowedFd>,
         on_news: &mut dyn FnMut(News),
     ) -> Result<GuestOutcome, GuestError> {
-        qemu::find()?;
         let started = Instant::now();
         // Without names, so that nothing is left of them however this process ends.
         let unnamed = || tempfile::tempfile().context("create a file in", &std::env::temp_dir());
@@ -177,33 +178,13 @@ impl GuestRun {
         for module in &left_out.modules {
             on_news(News::FailedModule(module));
         }
-        let unpacked = unpack(&self.kernel.image, &vmlinux);
-        let mut machine = Machine {
-            image: if unpacked {
-                path_of(&vmlinux)
-            } else {
-                self.kernel.image.clone()
-            },
-            initramfs: path_of(&initramfs),
-            memory_mib: self.memory_mib,
-            cpus: self.cpus,
-            accel: Accel::Tcg,
-        };
         let until = started + self.deadline;
-        let mut outcome = None;
-        if qemu::kvm_opens() && !KVM_FAILED.load(Ordering::Relaxed) {
-            machine.accel = Accel::Kvm;
-            let proved = self.boot(&machine, self.boot.min(KVM_PROOF), until, stop, on_news)?;
-            if proved.boot.is_some() {
-                outcome = Some(proved);
-            } else {
-                KVM_FAILED.store(true, Ordering::Relaxed);
-                machine.accel = Accel::Tcg;
+        let mut outcome = match self.kernel.machinery {
+            Machinery::UserMode => {
+                let start = || uml::start(&self.kernel.image, &initramfs, self.memory_mib);
+                self.boot(start, Accel::UserMode, self.boot, until, stop, on_news)?
             }
-        }
-        let mut outcome = match outcome {
-            Some(outcome) => outcome,
-            None => self.boot(&machine, self.boot, until, stop, on_news)?,
+            Machinery::Pc => self.boot_pc(&initramfs, &vmlinux, until, stop, on_news)?,
         };
         outcome.missing_modules = closure.missing;
         outcome.missing_tools = left_out.tools;
@@ -211,10 +192,46 @@ impl GuestRun {
         Ok(outcome)
     }
 
+    /// Under KVM if that works here, else by emulation.
+    fn boot_pc(
+        &self,
+        initramfs: &File,
+        vmlinux: &File,
+        until: Instant,
+        stop: Option<BorrowedFd>,
+        on_news: &mut dyn FnMut(News),
+    ) -> Result<GuestOutcome, GuestError> {
+        let unpacked = unpack(&self.kernel.image, vmlinux);
+        let mut machine = Machine {
+            image: if unpacked {
+                path_of(vmlinux)
+            } else {
+                self.kernel.image.clone()
+            },
+            initramfs: path_of(initramfs),
+            memory_mib: self.memory_mib,
+            cpus: self.cpus,
+            accel: Accel::Kvm,
+        };
+        if qemu::kvm_opens() && !KVM_FAILED.load(Ordering::Relaxed) {
+            let start = || machine.start();
+            let boot = self.boot.min(KVM_PROOF);
+            let proved = self.boot(start, Accel::Kvm, boot, until, stop, on_news)?;
+            if proved.boot.is_some() {
+                return Ok(proved);
+            }
+            KVM_FAILED.store(true, Ordering::Relaxed);
+        }
+        machine.accel = Accel::Tcg;
+        let start = || machine.start();
+        self.boot(start, Accel::Tcg, self.boot, until, stop, on_news)
+    }
+
     /// One boot: init says hello within `boot`, and everything is done at `until`.
     fn boot(
         &self,
-        machine: &Machine,
+        start: impl FnOnce() -> Result<Running, GuestError>,
+        accel: Accel,
         boot: Duration,
         until: Instant,
         stop: Option<BorrowedFd>,
@@ -225,20 +242,20 @@ impl GuestRun {
             .map(|path| File::create(path).context("create", path))
             .transpose()?;
         let mut console = Console::new(log);
-        let mut talk = Talk::new(until, machine.accel);
+        let mut talk = Talk::new(until, accel);
         let limits = Limits {
             until: until.min(Instant::now() + boot),
             silence: self.silence,
         };
-        let mut qemu = machine.start()?;
+        let mut machine = start()?;
         let mut on_records = |bytes: &[u8], limits: &mut Limits| -> io::Result<()> {
             talk.hear(bytes, limits, on_news);
             Ok(())
         };
-        let ended = qemu
+        let ended = machine
             .watch(&mut console, limits, stop, &mut on_records)
             .context("read from", self.kernel.image.as_path())?;
-        drop(qemu);
+        drop(machine);
         talk.conclude(ended, &console)
     }
 }
@@ -351,9 +368,7 @@ impl Talk {
             (None, _) if console.oopsed() => GuestEnd::Oops,
             (None, Ended::Deadline) => GuestEnd::Hung { silent: false },
             (None, Ended::Silence) => GuestEnd::Hung { silent: true },
-            (None, Ended::Exited(status, said)) => GuestEnd::EarlyExit {
-                qemu: format!("{status} {said}").trim().to_owned(),
-            },
+            (None, Ended::Exited(said)) => GuestEnd::EarlyExit { said },
         };
         Ok(self.outcome)
     }

@@ -14,9 +14,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use punchbench_guest::{GuestEnd, GuestError, GuestOutcome, GuestRun, KernelSpec, init};
+use punchbench_guest::{GuestEnd, GuestError, GuestOutcome, GuestRun, Kernel, KernelSpec, init};
 use punchbench_sys::namespaces::{Isolated, inherited_events};
 
+/// The user-mode-linux kernel that is installed here; else a suite of Debian.
+const UML: &str = "linux.uml";
 const BOOT_AND_WORK: Duration = Duration::from_secs(180);
 /// The name this program is given on its command line in the guest.
 const INSIDE: &str = "inside";
@@ -47,6 +49,10 @@ fn main() -> ExitCode {
         kernel("bookworm", "filesystems", filesystems),
         kernel("trixie", "nested", nested),
         kernel("bookworm", "unindexed_modules", unindexed_modules),
+        kernel(UML, "filesystems", filesystems),
+        kernel(UML, "panic", panics),
+        kernel(UML, "deadline", takes_too_long),
+        kernel(UML, "killed_runner", killed_runner),
         kernel("bookworm", "panic", panics),
         kernel("bookworm", "silence", falls_silent),
         kernel("bookworm", "deadline", takes_too_long),
@@ -97,7 +103,7 @@ fn guest(suite: &str, job: &str) -> anyhow::Result<GuestRun> {
         _ => (Vec::new(), Vec::new()),
     };
     Ok(GuestRun {
-        kernel: KernelSpec::parse(&format!("debian:{suite}"))?.resolve()?,
+        kernel: kernel_of(suite)?,
         program: std::env::current_exe()?,
         argv: vec![INSIDE.to_owned(), job.to_owned()],
         tools,
@@ -109,6 +115,22 @@ fn guest(suite: &str, job: &str) -> anyhow::Result<GuestRun> {
         silence: Duration::from_secs(60),
         console_log: None,
     })
+}
+
+fn kernel_of(suite: &str) -> anyhow::Result<Kernel> {
+    if suite != UML {
+        return Ok(KernelSpec::parse(&format!("debian:{suite}"))?.resolve()?);
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let program = std::env::split_paths(&path)
+        .map(|dir| dir.join(UML))
+        .find(|program| program.is_file())
+        .ok_or(GuestError::MissingProgram {
+            program: UML.to_owned(),
+            purpose: "it is a kernel",
+            package: "user-mode-linux",
+        })?;
+    Ok(KernelSpec::parse(&program.to_string_lossy())?.resolve()?)
 }
 
 fn run(guest: GuestRun) -> anyhow::Result<(GuestOutcome, Vec<String>)> {
