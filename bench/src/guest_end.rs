@@ -55,7 +55,7 @@ pub fn not_recorded(
     record.trial = outdir::id_on(&trial.id, Some(name));
     record.replay = format!("{} --kernel {name}", trial.replay);
     record.kernel = kernel.release.clone();
-    record.kernel_version = String::new();
+    record.kernel_version.clear();
     record.started = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
@@ -71,8 +71,10 @@ pub fn not_recorded(
                 ));
                 record.hint = Some(format!("give it more, such as --memory {}", 2 * memory));
             }
-            if let Some(release) = &outcome.release {
+            if let (Some(release), Some(version)) = (&outcome.release, &outcome.version) {
+                // The same as in the records that came: else it would stand in a table of its own.
                 record.kernel.clone_from(release);
+                record.kernel_version.clone_from(version);
             }
         }
         Err(error) => (record.verdict, record.reason) = (Verdict::Error, error.to_string()),
@@ -135,7 +137,8 @@ mod tests {
         GuestOutcome {
             end,
             console_tail: vec!["the last line".to_owned()],
-            release: None,
+            release: Some("6.1.0-x".to_owned()),
+            version: Some("#1 SMP".to_owned()),
             boot: None,
             ready: ready.then_some(Duration::from_secs(3)),
             out_of_memory: false,
@@ -166,6 +169,10 @@ mod tests {
         let record = judged(Ok(outcome(GuestEnd::Panic, true, 0)));
         assert_eq!(record.verdict, Verdict::KernelReport);
         assert_eq!(record.log, ["the last line"]);
+        assert_eq!(
+            (&*record.kernel, &*record.kernel_version),
+            ("6.1.0-x", "#1 SMP")
+        );
         let record = judged(Ok(outcome(GuestEnd::Panic, false, 0)));
         assert_eq!(record.verdict, Verdict::Error);
         assert!(record.reason.contains("did not boot"), "{}", record.reason);

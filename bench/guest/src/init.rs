@@ -81,9 +81,13 @@ fn try_run() -> io::Result<()> {
             .map_err(|e| io::Error::other(format!("cannot mount {kind} on {at}: {e}")))?;
     }
     let mut link = Link::open()?;
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let about = |what: &str| -> io::Result<String> {
+        let text = fs::read_to_string(format!("/proc/sys/kernel/{what}"))?;
+        Ok(text.trim().to_owned())
+    };
     link.tell(&Control::Hello {
-        release: release.trim().to_owned(),
+        release: about("osrelease")?,
+        version: about("version")?,
     })?;
     match obey(&mut link) {
         Ok(exit) => link.tell(&Control::Done { exit })?,

@@ -65,6 +65,8 @@ pub struct GuestOutcome {
     pub console_tail: Vec<String>,
     /// The release the guest's kernel reported; none if init never ran.
     pub release: Option<String>,
+    /// And its version, which tells two builds of a release apart.
+    pub version: Option<String>,
     /// From the machine's start to init's first word.
     pub boot: Option<Duration>,
     /// From the machine's start until the modules were loaded and the program began.
@@ -285,6 +287,7 @@ impl Talk {
                 end: GuestEnd::Panic,
                 console_tail: Vec::new(),
                 release: None,
+                version: None,
                 boot: None,
                 ready: None,
                 out_of_memory: false,
@@ -316,8 +319,9 @@ impl Talk {
 
     fn note(&mut self, control: Control, limits: &mut Limits, on_news: &mut dyn FnMut(News)) {
         match control {
-            Control::Hello { release } => {
+            Control::Hello { release, version } => {
                 self.outcome.release = Some(release);
+                self.outcome.version = Some(version);
                 self.outcome.boot = Some(self.started.elapsed());
                 limits.until = self.until;
             }

@@ -14,7 +14,7 @@ const MAX_LINE: usize = 8 << 20;
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Control {
     /// The first frame: the kernel runs our init.
-    Hello { release: String },
+    Hello { release: String, version: String },
     /// A module did not load.
     ModuleFailed {
         name: String,
@@ -179,6 +179,7 @@ mod tests {
         let mut encoder = Encoder::default();
         let hello = Control::Hello {
             release: "5.10".into(),
+            version: "#1 SMP".into(),
         };
         let done = Control::Done { exit: 3 };
         let lines = vec![
