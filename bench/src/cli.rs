@@ -69,6 +69,9 @@ pub enum KernelCommand {
 /// The hidden command that the runner starts itself with.
 pub const TRIAL: &str = "trial-child";
 
+/// Memory of a guest: for an image, its page cache and the tools.
+pub const MEMORY_MIB: u32 = 2048;
+
 /// Nothing but a format.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct JsonArgs {
@@ -99,7 +102,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "K")]
     pub kernel: Vec<String>,
     /// Memory of a machine with another kernel, in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 2048, value_parser = clap::value_parser!(u32).range(256..=1 << 20))]
+    #[arg(long, value_name = "MIB", default_value_t = MEMORY_MIB, value_parser = clap::value_parser!(u32).range(256..=1 << 20))]
     pub memory: u32,
     /// Seconds of racing per trial [default: 2; 10 with --kernel]
     #[arg(long, value_name = "S", value_parser = seconds, conflicts_with = "rounds")]

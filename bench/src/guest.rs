@@ -14,7 +14,7 @@ use punchbench_results::Record;
 
 use crate::blank;
 use crate::cli::RunArgs;
-use crate::guest_end::{not_recorded, outcome_lines, ran_something};
+use crate::guest_end::{not_recorded, outcome_lines, ran_something, replay_on};
 use crate::guest_gaps::Gaps;
 use crate::outdir::{self, OutDir};
 use crate::plan::{self, Racing, Trial};
@@ -103,7 +103,7 @@ fn on_kernel(
         let outcome = guest.run_until(Some(signals.as_fd()), &mut |news| {
             gaps.note(&news);
             if let News::Record(line) = news
-                && let Err(error) = take_in(line, name, &gaps, out, reporter)
+                && let Err(error) = take_in(line, name, args.memory, &gaps, out, reporter)
             {
                 broken.get_or_insert(error);
             }
@@ -228,6 +228,7 @@ fn guest(
 fn take_in(
     line: &str,
     kernel: &str,
+    memory: u32,
     gaps: &Gaps,
     out: &mut OutDir,
     reporter: &mut Reporter,
@@ -238,7 +239,7 @@ fn take_in(
         blank::judge_expectation(&mut record);
     }
     record.trial = outdir::id_on(&record.trial, Some(kernel));
-    record.replay = format!("{} --kernel {kernel}", record.replay);
+    record.replay = replay_on(&record.replay, kernel, memory);
     // Paths in the guest are gone with it.
     record.artefacts.clear();
     if out.records.iter().any(|r| r.trial == record.trial) {

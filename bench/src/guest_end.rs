@@ -8,8 +8,9 @@ use punchbench_guest::{Accel, GuestEnd, GuestError, GuestOutcome, Kernel};
 use punchbench_results::{Record, Verdict};
 
 use crate::blank;
+use crate::cli;
 use crate::outdir;
-use crate::plan::Trial;
+use crate::plan::{Trial, quoted};
 
 /// Whether the guest came as far as racing, so that what ended it may have been a trial.
 pub fn ran_something(outcome: &Result<GuestOutcome, GuestError>) -> bool {
@@ -17,6 +18,15 @@ pub fn ran_something(outcome: &Result<GuestOutcome, GuestError>) -> bool {
         let ended_early = matches!(outcome.end, GuestEnd::Done { .. }) && outcome.records == 0;
         outcome.ready.is_some() && !ended_early
     })
+}
+
+/// A trial's own command, on that kernel.
+pub fn replay_on(replay: &str, kernel: &str, memory: u32) -> String {
+    let memory = match memory {
+        cli::MEMORY_MIB => String::new(),
+        other => format!(" --memory {other}"),
+    };
+    format!("{replay} --kernel {}{memory}", quoted(kernel))
 }
 
 /// What is worth knowing of a guest beside its records.
@@ -53,7 +63,7 @@ pub fn not_recorded(
 ) -> Record {
     let mut record = blank::record(trial);
     record.trial = outdir::id_on(&trial.id, Some(name));
-    record.replay = format!("{} --kernel {name}", trial.replay);
+    record.replay = replay_on(&trial.replay, name, memory);
     record.kernel = kernel.release.clone();
     record.kernel_version.clear();
     record.started = SystemTime::now()
@@ -176,6 +186,19 @@ mod tests {
         let record = judged(Ok(outcome(GuestEnd::Panic, false, 0)));
         assert_eq!(record.verdict, Verdict::Error);
         assert!(record.reason.contains("did not boot"), "{}", record.reason);
+    }
+
+    #[test]
+    fn a_replay_names_the_kernel_as_a_shell_reads_it() {
+        let command = |kernel, memory| replay_on("punchbench run", kernel, memory);
+        assert_eq!(
+            command("debian:sid", cli::MEMORY_MIB),
+            "punchbench run --kernel debian:sid"
+        );
+        assert_eq!(
+            command("/a b/vmlinuz", 512),
+            "punchbench run --kernel '/a b/vmlinuz' --memory 512"
+        );
     }
 
     #[test]

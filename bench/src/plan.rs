@@ -146,7 +146,7 @@ fn trial(args: &RunArgs, scenario: &Scenario, typed: &str, target: Target, seed:
 }
 
 /// As a shell reads it back.
-fn quoted(word: &str) -> String {
+pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()
