@@ -146,7 +146,7 @@ fn trial(args: &RunArgs, scenario: &Scenario, typed: &str, target: Target, seed:
 }
 
 /// As a shell reads it back.
-fn quoted(word: &str) -> String {
+pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()
@@ -262,13 +262,18 @@ fn targets(args: &RunArgs) -> Result<Vec<Target>, PlanError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use clap::Parser;
 
     use super::*;
     use crate::cli::{Cli, Command};
 
-    fn args(words: &str) -> RunArgs {
+    /// The first trial of a command line.
+    pub(crate) fn one(words: &str) -> Trial {
+        make(&args(words), 7).unwrap().remove(0)
+    }
+
+    pub(crate) fn args(words: &str) -> RunArgs {
         let line = ["punchbench", "run"]
             .into_iter()
             .chain(words.split_whitespace());
