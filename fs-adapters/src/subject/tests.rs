@@ -60,6 +60,7 @@ pub(crate) fn scenario() -> Scenario {
         scenario: "test".into(),
         claim: "a test".into(),
         source: "here".into(),
+        headline: false,
         needs: vec![],
         files: Named(vec![("victim".into(), file()), ("other".into(), file())]),
         round: Round {

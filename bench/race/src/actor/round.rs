@@ -446,12 +446,13 @@ pub(super) struct Applied {
 /// The windows that a call may show: everything settled has taken effect, nothing that had not begun.
 pub(super) fn legal(step: &Step, applied: Applied) -> impl Iterator<Item = &[Piece]> + Clone {
     let must = applied.settled & step.relevant;
+    let known = applied.known.without(!step.relevant);
     let possible = move |way: &Way| {
         way.applied & must == must
             && way.applied & !(applied.begun | must) == 0
             // A size that is changed twice, down and up, is settled when both are.
             && (way.fleeting == 0 || way.fleeting & !applied.settled != 0)
-            && way.may_be(applied.known)
+            && way.may_be(known)
     };
     let candidates = step.candidates.iter();
     candidates

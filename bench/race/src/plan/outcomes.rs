@@ -153,6 +153,7 @@ impl Plan {
                 [(_, change)] => content.apply(change),
                 _ => {
                     let all = mine.iter().fold(0u8, |mask, c| mask | 1 << c.0);
+                    let known = known.without(!all);
                     let chunk = self.chunk(round);
                     let reach = self.reach(&chunk, &mine, content.size());
                     let mut united: Option<Content> = None;
@@ -255,6 +256,15 @@ expect: {range: chunk, is: written}
         ));
         assert_eq!(settled(write_first), [Origin::Zero]);
         assert_eq!(settled(Known::default()).len(), 2);
+    }
+
+    #[test]
+    fn an_order_with_what_does_not_touch_the_file_says_nothing() {
+        let mut known = Known::default();
+        known.say(2, 0);
+        known.say(2, 1);
+        known.say(0, 1);
+        assert_eq!(settled(known).len(), 1);
     }
 
     #[test]
