@@ -108,7 +108,7 @@ fn bare_loop(mounted: &Mounted, scenario: &Scenario) -> f64 {
             .prepare(plan.on, size, &mut |_, buf| buf.fill(0xaa))
             .expect("a file");
         coordinator.evict(plan.on, 0..size).expect("an eviction");
-        let board = Board::new(plan.actors.len()).expect("a board");
+        let board = Board::new(plan.actors.len(), plan.rounds).expect("a board");
         let words = SharedWords::new(16).expect("shared words");
         let body = |me: usize, _| {
             let cpus = cpus().expect("CPUs");

@@ -48,8 +48,8 @@ pub struct Child {
     pub phase_began: Instant,
     /// Rounds raced.
     pub rounds: u64,
-    /// Its block device.
-    pub device: Option<String>,
+    /// Its block devices.
+    pub devices: Vec<String>,
     /// Its last word.
     pub done: Option<Record>,
     /// A line of it that could not be read.
@@ -109,7 +109,7 @@ impl Child {
             heard: now,
             phase_began: now,
             rounds: 0,
-            device: None,
+            devices: Vec::new(),
             done: None,
             garbled: None,
             kernel_log,
@@ -179,7 +179,7 @@ impl Child {
                 self.phase_began = self.heard;
                 self.entered.push(phase);
             }
-            Message::Device(name) => self.device = Some(name),
+            Message::Device(name) => self.devices.push(name),
             Message::Progress { rounds } => self.rounds = rounds,
             Message::Done(record) => self.done = Some(*record),
         }

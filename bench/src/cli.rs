@@ -33,6 +33,9 @@ pub enum Command {
     },
     /// Say what this machine can run, and what would help
     Doctor(JsonArgs),
+    /// List, fetch or remove the kernels for `run --kernel debian:SUITE`
+    #[command(subcommand)]
+    Kernel(KernelCommand),
     /// Print the JSON schema of scenario files, or of records
     Schema {
         /// Which one
@@ -44,8 +47,30 @@ pub enum Command {
     Trial,
 }
 
+/// What to do with the fetched kernels.
+#[derive(Debug, Subcommand)]
+pub enum KernelCommand {
+    /// List those that were fetched
+    List(JsonArgs),
+    /// Fetch kernels, so that a run need not
+    Fetch {
+        /// Such as `debian:bookworm`
+        #[arg(required = true, value_name = "K")]
+        kernels: Vec<String>,
+    },
+    /// Remove fetched kernels; the next run that needs one fetches the newest
+    Remove {
+        /// Such as `debian:bookworm`
+        #[arg(required = true, value_name = "K")]
+        kernels: Vec<String>,
+    },
+}
+
 /// The hidden command that the runner starts itself with.
 pub const TRIAL: &str = "trial-child";
+
+/// Memory of a guest: for an image, its page cache and the tools.
+pub const MEMORY_MIB: u32 = 2048;
 
 /// Nothing but a format.
 #[derive(Debug, Clone, Copy, Args)]
@@ -71,11 +96,14 @@ pub struct RunArgs {
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub fs: Vec<String>,
     /// Scenarios by name, glob or file [default: all]
-    #[arg(long, value_name = "GLOB")]
+    #[arg(value_delimiter = ',', long, value_name = "GLOB")]
     pub scenario: Vec<String>,
-    /// Boot another kernel and run there: `debian:SUITE`, a vmlinuz, or IMAGE:MODULESDIR
+    /// Boot another kernel and run there: `debian:SUITE`, a vmlinuz or linux.uml, or IMAGE:MODULESDIR
     #[arg(long, value_name = "K")]
     pub kernel: Vec<String>,
+    /// Memory of a machine with another kernel, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = MEMORY_MIB, value_parser = clap::value_parser!(u32).range(256..=1 << 20))]
+    pub memory: u32,
     /// Seconds of racing per trial [default: 2; 10 with --kernel]
     #[arg(long, value_name = "S", value_parser = seconds, conflicts_with = "rounds")]
     pub seconds: Option<f64>,

@@ -47,14 +47,14 @@ impl KernelLog {
 
     /// Ends the window: a record whose trial the kernel complained in becomes a `kernel-report`. What the
     /// race itself found stays what it is; then the lines are kept beside it.
-    pub fn close(&mut self, device: Option<&str>, alone: bool, record: &mut Record) {
+    pub fn close(&mut self, devices: &[String], alone: bool, record: &mut Record) {
         let window = match &mut self.window {
             Ok(log) => log.read(),
             Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
         };
         let note = match window {
             Ok(window) => {
-                let lines = accusing(&window, device);
+                let lines = accusing(&window, devices);
                 if !lines.is_empty() {
                     accuse(record, lines, alone);
                 }
@@ -90,18 +90,18 @@ fn accuse(record: &mut Record, lines: Vec<String>, alone: bool) {
 }
 
 /// The accusing lines with what follows them (a stack, say); empty if there is none.
-fn accusing(window: &Window, device: Option<&str>) -> Vec<String> {
+fn accusing(window: &Window, devices: &[String]) -> Vec<String> {
     let lines = window.lines.iter();
     lines
         .map(|line| line.text.as_str())
-        .skip_while(|text| !accuses(text, device))
+        .skip_while(|text| !accuses(text, devices))
         .take(LINES_MAX)
         .map(str::to_owned)
         .collect()
 }
 
-fn accuses(text: &str, device: Option<&str>) -> bool {
-    let of_ours = device.is_some_and(|d| names(text, d));
+fn accuses(text: &str, devices: &[String]) -> bool {
+    let of_ours = devices.iter().any(|device| names(text, device));
     let io_error =
         || IO_ERRORS.iter().any(|e| text.contains(e)) && !text.contains("operation not supported");
     REPORTS.iter().any(|report| text.contains(report)) || (of_ours && io_error())
@@ -117,6 +117,10 @@ fn names(text: &str, device: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn ours() -> Vec<String> {
+        vec!["loop0".to_owned(), "loop1".to_owned()]
+    }
+
     #[test]
     fn reports_accuse() {
         for text in [
@@ -127,7 +131,7 @@ mod tests {
             "INFO: task kworker/1:1:7 blocked for more than 120 seconds.",
             "kernel BUG at fs/ext4/inode.c:1!",
         ] {
-            assert!(accuses(text, None), "{text}");
+            assert!(accuses(text, &[]), "{text}");
         }
     }
 
@@ -141,18 +145,18 @@ mod tests {
             "I/O error, dev loop12, sector 8 op 0x0:(READ)",
             "I/O error, dev sda, sector 8 op 0x0:(READ)",
         ] {
-            assert!(!accuses(text, Some("loop1")), "{text}");
+            assert!(!accuses(text, &ours()), "{text}");
         }
     }
 
     #[test]
     fn an_io_error_of_our_device_accuses() {
         let text = "blk_update_request: I/O error, dev loop1, sector 8 op 0x0:(READ)";
-        assert!(accuses(text, Some("loop1")));
+        assert!(accuses(text, &ours()));
         assert!(accuses(
             "Buffer I/O error on dev loop1, logical block 3",
-            Some("loop1")
+            &ours()
         ));
-        assert!(!accuses(text, None));
+        assert!(!accuses(text, &[]));
     }
 }

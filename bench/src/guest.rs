@@ -3,23 +3,23 @@
 
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use anyhow::bail;
+use punchbench_fs::Target;
 use punchbench_fs::adapter::Store;
 use punchbench_guest::init::RECORDS_PATH;
-use punchbench_guest::{GuestEnd, GuestOutcome, GuestRun, Kernel, KernelSpec};
-use punchbench_results::{Record, Verdict};
+use punchbench_guest::{GuestRun, Kernel, KernelSpec, News};
+use punchbench_results::Record;
 
 use crate::blank;
 use crate::cli::RunArgs;
+use crate::guest_end::{not_recorded, outcome_lines, ran_something, replay_on};
+use crate::guest_gaps::Gaps;
 use crate::outdir::{self, OutDir};
 use crate::plan::{self, Racing, Trial};
 use crate::progress::Reporter;
 use crate::supervisor::{End, Signals};
-
-/// Memory for an image, its page cache and the tools.
-const MEMORY_MIB: u32 = 2048;
 
 /// CPUs: one for the invalidator, one for the fillers.
 const CPUS: u32 = 2;
@@ -50,10 +50,26 @@ pub fn run(
     if let Some(file) = args.scenario.iter().find(|name| name.ends_with(".yaml")) {
         bail!("{file}: only built-in scenarios can be run on another kernel");
     }
-    for name in &args.kernel {
-        let kernel = KernelSpec::parse(name)?.resolve()?;
+    // All are found before the first is raced: a wrong word in the last one should not cost a night.
+    let specs: Vec<KernelSpec> = args
+        .kernel
+        .iter()
+        .map(|name| KernelSpec::parse(name))
+        .collect::<Result<_, _>>()?;
+    let mut kernels = Vec::new();
+    for (name, spec) in args.kernel.iter().zip(&specs) {
+        if kernels.iter().any(|(other, _)| *other == name) {
+            continue;
+        }
+        let kernel = spec.resolve();
+        if let Some(signal) = signals.came() {
+            return Ok(End::Interrupted(signal));
+        }
+        kernels.push((name, kernel?));
+    }
+    for (name, kernel) in &kernels {
         reporter.line(&format!("kernel {name}: {}", kernel.release));
-        if let End::Interrupted(signal) = on_kernel(args, name, &kernel, out, signals, reporter)? {
+        if let End::Interrupted(signal) = on_kernel(args, name, kernel, out, signals, reporter)? {
             return Ok(End::Interrupted(signal));
         }
     }
@@ -69,34 +85,54 @@ fn on_kernel(
     reporter: &mut Reporter,
 ) -> anyhow::Result<End> {
     let plan = out.plan.clone();
-    let first_open = |out: &OutDir| plan.iter().position(|trial| !out.has(trial, Some(name)));
-    let mut from = first_open(out).unwrap_or(plan.len());
-    reporter.skip(from);
-    while from < plan.len() {
+    let open = |out: &OutDir| -> Vec<usize> {
+        (0..plan.len())
+            .filter(|&at| !out.has(&plan[at], Some(name)))
+            .collect()
+    };
+    let mut left = open(out);
+    reporter.skip(plan.len() - left.len());
+    while let Some(&from) = left.first() {
         let log = out.path.join(format!(
             "console-{}-{from:04}.log",
             name.replace(['/', ':'], "-")
         ));
         let guest = guest(args, kernel, &plan, from, &log, out.seed)?;
         let mut broken = None;
-        let outcome = guest.run_until(Some(signals.as_fd()), &mut |line| {
-            if let Err(error) = take_in(line, name, out, reporter) {
+        let mut gaps = Gaps::of(kernel);
+        let outcome = guest.run_until(Some(signals.as_fd()), &mut |news| {
+            gaps.note(&news);
+            if let News::Record(line) = news
+                && let Err(error) = take_in(line, name, args.memory, &gaps, out, reporter)
+            {
                 broken.get_or_insert(error);
             }
         });
-        let outcome = match (outcome, signals.came()) {
-            (_, Some(signal)) => return Ok(End::Interrupted(signal)),
-            (outcome, None) => outcome?,
-        };
+        if let Some(signal) = signals.came() {
+            return Ok(End::Interrupted(signal));
+        }
         if let Some(error) = broken {
             return Err(error);
         }
-        let Some(next) = first_open(out) else { break };
-        // Whatever was first without a record is what the guest ended in.
-        let record = not_recorded(&plan[next], name, kernel, &outcome, &log);
-        reporter.finished(&record);
-        out.keep(record)?;
-        from = first_open(out).unwrap_or(plan.len());
+        if let Ok(outcome) = &outcome {
+            outcome_lines(outcome)
+                .iter()
+                .for_each(|line| reporter.line(line));
+        }
+        left = open(out);
+        // Whatever was first without a record is what the guest ended in. Where nothing ran at all, nothing
+        // would the next time.
+        let lost = if ran_something(&outcome) {
+            1
+        } else {
+            left.len()
+        };
+        for &at in left.iter().take(lost) {
+            let record = not_recorded(&plan[at], name, kernel, args.memory, &outcome, &log);
+            reporter.finished(&record);
+            out.keep(record)?;
+        }
+        left = open(out);
     }
     Ok(End::Finished)
 }
@@ -179,7 +215,8 @@ fn guest(
         argv,
         tools,
         modules,
-        memory_mib: MEMORY_MIB,
+        memory_mib: args.memory,
+        boot: BOOT,
         cpus: CPUS,
         deadline: BOOT + trials * (racing + SET_UP),
         silence: SILENCE + racing,
@@ -191,12 +228,18 @@ fn guest(
 fn take_in(
     line: &str,
     kernel: &str,
+    memory: u32,
+    gaps: &Gaps,
     out: &mut OutDir,
     reporter: &mut Reporter,
 ) -> anyhow::Result<()> {
     let mut record: Record = serde_json::from_str(line)?;
+    if let Ok(target) = Target::parse(&record.target) {
+        gaps.judge(&target, &mut record);
+        blank::judge_expectation(&mut record);
+    }
     record.trial = outdir::id_on(&record.trial, Some(kernel));
-    record.replay = format!("{} --kernel {kernel}", record.replay);
+    record.replay = replay_on(&record.replay, kernel, memory);
     // Paths in the guest are gone with it.
     record.artefacts.clear();
     if out.records.iter().any(|r| r.trial == record.trial) {
@@ -204,60 +247,4 @@ fn take_in(
     }
     reporter.finished(&record);
     out.keep(record)
-}
-
-/// The record of the trial that a guest ended in.
-fn not_recorded(
-    trial: &Trial,
-    name: &str,
-    kernel: &Kernel,
-    outcome: &GuestOutcome,
-    log: &Path,
-) -> Record {
-    let mut record = blank::record(trial);
-    record.trial = outdir::id_on(&trial.id, Some(name));
-    record.replay = format!("{} --kernel {name}", trial.replay);
-    record.kernel = outcome
-        .release
-        .clone()
-        .unwrap_or_else(|| kernel.release.clone());
-    record.kernel_version = String::new();
-    record.started = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_secs_f64();
-    let (verdict, reason) = match &outcome.end {
-        GuestEnd::Panic => (
-            Verdict::KernelReport,
-            "the guest's kernel panicked".to_owned(),
-        ),
-        GuestEnd::Oops => (
-            Verdict::KernelReport,
-            "the guest's kernel oopsed, and the run did not end".to_owned(),
-        ),
-        GuestEnd::Hung { silent: true } if outcome.boot.is_some() => (
-            Verdict::Hung,
-            "the guest fell silent, its own watchdog included".to_owned(),
-        ),
-        GuestEnd::Hung { .. } if outcome.boot.is_none() => {
-            (Verdict::Error, "the guest did not boot in time".to_owned())
-        }
-        GuestEnd::Hung { .. } => (
-            Verdict::Error,
-            "the guest did not get through the plan in time".to_owned(),
-        ),
-        GuestEnd::EarlyExit { qemu } => (
-            Verdict::Error,
-            format!("the machine ended by itself: {qemu}"),
-        ),
-        GuestEnd::Done { exit } => (
-            Verdict::Error,
-            format!("the run in the guest ended with code {exit} without this trial's record"),
-        ),
-    };
-    (record.verdict, record.reason) = (verdict, reason);
-    record.log = outcome.console_tail.clone();
-    record.artefacts = vec![log.display().to_string()];
-    blank::judge_expectation(&mut record);
-    record
 }

@@ -7,6 +7,8 @@ mod cli;
 mod command;
 mod dmesg;
 mod guest;
+mod guest_end;
+mod guest_gaps;
 mod outdir;
 mod plan;
 mod progress;
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         Command::Check { files } => Ok(command::check::run(&files)),
         Command::Explain { scenario } => command::explain::run(&scenario),
         Command::Doctor(args) => command::doctor::run(args.json),
+        Command::Kernel(command) => command::kernel::run(&command),
         Command::Schema { of } => Ok(command::schema::run(of)),
         Command::Trial => return trial::main(),
     };

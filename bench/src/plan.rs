@@ -146,7 +146,7 @@ fn trial(args: &RunArgs, scenario: &Scenario, typed: &str, target: Target, seed:
 }
 
 /// As a shell reads it back.
-fn quoted(word: &str) -> String {
+pub fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
     if !word.is_empty() && word.chars().all(plain) {
         word.to_owned()
@@ -177,8 +177,11 @@ fn derive(seed: u64, purpose: &str) -> u64 {
 fn scenarios(asked: &[String]) -> Result<Vec<(Scenario, String)>, PlanError> {
     let all = catalog();
     let mut found: Vec<(Scenario, String)> = Vec::new();
-    let everything = ["*".to_owned()];
-    for glob in if asked.is_empty() { &everything } else { asked } {
+    if asked.is_empty() {
+        let headline = all.into_iter().filter(|s| s.headline);
+        return Ok(headline.map(|s| (s.clone(), s.scenario)).collect());
+    }
+    for glob in asked {
         let matches: Vec<(Scenario, String)> = if glob.ends_with(".yaml") {
             let path = std::path::absolute(glob).unwrap_or_else(|_| glob.into());
             let scenario =
@@ -230,7 +233,9 @@ fn targets(args: &RunArgs) -> Result<Vec<Target>, PlanError> {
                 |option, why| PlanError::Contradiction(format!("--fs {target}"), option, why);
             return Err(match (&args.in_dir, &args.device) {
                 (Some(_), _) => contradict("--in DIR", "the directory's filesystem is what it is"),
-                (None, Some(_)) => contradict("--device", "it does not live on a device"),
+                (None, Some(_)) => {
+                    contradict("--device", "no filesystem of it is made on a device")
+                }
                 (None, None) => PlanError::NoDirectory,
             });
         }
@@ -257,13 +262,18 @@ fn targets(args: &RunArgs) -> Result<Vec<Target>, PlanError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use clap::Parser;
 
     use super::*;
     use crate::cli::{Cli, Command};
 
-    fn args(words: &str) -> RunArgs {
+    /// The first trial of a command line.
+    pub(crate) fn one(words: &str) -> Trial {
+        make(&args(words), 7).unwrap().remove(0)
+    }
+
+    pub(crate) fn args(words: &str) -> RunArgs {
         let line = ["punchbench", "run"]
             .into_iter()
             .chain(words.split_whitespace());

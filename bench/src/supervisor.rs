@@ -234,10 +234,8 @@ fn give_up(child: &mut Child) -> Record {
 /// What only the runner knows of a trial that has ended.
 fn complete(mut child: Child, mut record: Record) -> Record {
     record.seconds = child.began.elapsed().as_secs_f64();
-    let (device, alone) = (child.device.take(), child.alone);
-    child
-        .kernel_log
-        .close(device.as_deref(), alone, &mut record);
+    let (devices, alone) = (std::mem::take(&mut child.devices), child.alone);
+    child.kernel_log.close(&devices, alone, &mut record);
     let silent = fs::metadata(&child.log_path).is_ok_and(|m| m.len() == 0);
     let uneventful = matches!(
         record.verdict,

@@ -169,12 +169,14 @@ fn attempt(spec: &Spec, record: &mut Record, link: &mut Link) -> Result<(), Stop
     let mut mounted = target.set_up(&env)?;
 
     link.phase(Phase::Mount)?;
-    if let Some(name) = mounted.device_name() {
-        link.tell(&Message::Device(name))?;
-    }
     record.driver = mounted.driver().to_owned();
     record.setup = mounted.facts().to_vec();
     can_do(spec, &mounted)?;
+    mounted.provide(&spec.scenario, &env)?;
+    record.setup = mounted.facts().to_vec();
+    for name in mounted.device_names() {
+        link.tell(&Message::Device(name))?;
+    }
     let trial = TrialSpec {
         scenario: spec.scenario.clone(),
         geometry: mounted.units(),
@@ -290,7 +292,7 @@ fn fill_up(spec: &Spec, mounted: &Mounted) -> Result<Option<Ballast>, Stop> {
 }
 
 fn subjects(spec: &Spec, mounted: &Mounted) -> Result<SyscallSubjects, Stop> {
-    let chunk = spec.scenario.round.chunk.bytes(mounted.units());
+    let chunk = spec.scenario.chunk(mounted.units());
     let options = mounted.subject_options(chunk, reuses(spec));
     SyscallSubjects::new(mounted.dir(), &spec.scenario, mounted.units(), options).map_err(bench)
 }

@@ -91,7 +91,7 @@ impl Phase {
 pub enum Message {
     /// A phase begins.
     Phase(Phase),
-    /// The block device of the trial, as the kernel's log names it.
+    /// A block device of the trial, as the kernel's log names it.
     Device(String),
     /// Racing goes on.
     Progress {

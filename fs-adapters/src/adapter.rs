@@ -3,9 +3,11 @@
 
 use std::fmt::{self, Debug};
 
-use crate::adapters::{btrfs, dir, ext2, ext3, ext4, f2fs, tmpfs, xfs};
+use crate::adapters::{bdev, btrfs, dir, ext2, ext3, ext4, f2fs, tmpfs, xfs};
 use crate::fsck::FsckResult;
+use crate::profile::{BASE, Profile, ProfileError, Seen};
 use crate::reuse::Reuse;
+use crate::set_up::SetUpError;
 use crate::tools::{Tool, ToolOutput, Version};
 
 /// Every filesystem, in the order of the tables.
@@ -17,23 +19,9 @@ pub static ADAPTERS: &[&dyn Adapter] = &[
     &btrfs::Btrfs,
     &f2fs::F2fs,
     &tmpfs::Tmpfs,
+    &bdev::Bdev,
     &dir::Dir,
 ];
-
-/// One way of making a filesystem.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Profile {
-    /// The word after the colon; empty for the base profile.
-    pub name: &'static str,
-    /// What is special about it, in a few words.
-    pub about: &'static str,
-}
-
-/// The profile that a bare name means.
-pub const BASE: Profile = Profile {
-    name: "",
-    about: "as mkfs makes it, with 4 KiB blocks",
-};
 
 /// One filesystem.
 pub trait Adapter: Debug + Sync {
@@ -51,8 +39,19 @@ pub trait Adapter: Debug + Sync {
     /// Where its files live.
     fn store(&self) -> Store<'_>;
 
-    /// How a freed block gets a new owner, if `driver` serves it.
-    fn reuse(&self, driver: &str) -> Reuse;
+    /// How a freed block of a profile gets a new owner, if `driver` serves it.
+    fn reuse(&self, profile: &Profile, driver: &str) -> Reuse;
+
+    /// What stands in the way of a profile, beside what every profile of the filesystem needs.
+    fn check(&self, _profile: &Profile) -> Result<(), SetUpError> {
+        Ok(())
+    }
+
+    /// Sees on the mount what is special about a profile, beyond the block size and mount options, which are
+    /// looked at for every filesystem. Gives a line for the record.
+    fn prove(&self, _profile: &Profile, _seen: &Seen<'_>) -> Result<Option<String>, ProfileError> {
+        Ok(None)
+    }
 }
 
 /// Where the files of a filesystem live.
@@ -62,6 +61,8 @@ pub enum Store<'a> {
     Device(&'a dyn OnDevice),
     /// In the page cache alone: there is nothing to evict to.
     Memory,
+    /// Each file is a block device, and there is no filesystem.
+    FileIsDevice,
     /// In a directory of a filesystem that somebody else mounted.
     Directory,
 }
@@ -80,8 +81,10 @@ pub trait OnDevice: Debug + Sync {
         Vec::new()
     }
 
-    /// The filesystem's own mount options: no discard. (noatime is everyone's.)
-    fn mount_data(&self, profile: &Profile) -> String;
+    /// The filesystem's own mount options: no discard. (noatime is everyone's, the profile's are added.)
+    fn mount_data(&self) -> &'static str {
+        "nodiscard"
+    }
 
     /// What checks it.
     fn fsck_tool(&self) -> Tool;
@@ -96,7 +99,9 @@ pub trait OnDevice: Debug + Sync {
     fn minimum_size(&self) -> u64;
 
     /// What FIEMAP's addresses are on it.
-    fn addresses(&self) -> Addresses;
+    fn addresses(&self, _profile: &Profile) -> Addresses {
+        Addresses::Device
+    }
 }
 
 /// What mkfs is asked for.
@@ -214,7 +219,7 @@ impl Target {
     pub fn tools(&self) -> Vec<Tool> {
         match self.adapter.store() {
             Store::Device(device) => vec![device.mkfs_tool(), device.fsck_tool()],
-            Store::Memory | Store::Directory => Vec::new(),
+            Store::Memory | Store::FileIsDevice | Store::Directory => Vec::new(),
         }
     }
 }
@@ -277,9 +282,9 @@ mod tests {
             matches!(&error, TargetError::UnknownFilesystem { nearest, .. } if nearest == "btrfs"),
             "{error}"
         );
-        let error = Target::parse("ext4:77k").unwrap_err();
+        let error = Target::parse("ext4:2k").unwrap_err();
         assert!(
-            matches!(&error, TargetError::UnknownProfile { nearest, .. } if nearest == "ext4"),
+            matches!(&error, TargetError::UnknownProfile { nearest, .. } if nearest == "ext4:1k"),
             "{error}"
         );
         assert!(Target::parse("ext4:").is_err());

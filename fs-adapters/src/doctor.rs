@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::adapter::{ADAPTERS, Store, Target};
+use crate::adapter::{Store, Target};
 use crate::kernel::{self, Support};
 use crate::set_up::{SetUp, SetUpError};
 use crate::tools::kernel_release;
@@ -13,6 +13,8 @@ use crate::user::Privilege;
 pub struct Finding {
     /// The target.
     pub target: String,
+    /// What it is, in one line.
+    pub about: String,
     /// Whether it can be set up.
     pub ready: bool,
     /// Whether and how the kernel has it.
@@ -47,16 +49,13 @@ pub fn doctor(env: &SetUp<'_>) -> Report {
             "ordinary user: directories, and tmpfs in a user namespace; root would add loop devices"
         }
     };
-    let findings = ADAPTERS.iter().filter_map(|adapter| {
-        adapter.profiles().first().map(|profile| Target {
-            adapter: *adapter,
-            profile,
-        })
-    });
     Report {
         kernel: kernel_release(),
         user: user.to_owned(),
-        findings: findings.map(|target| find(target, env)).collect(),
+        findings: Target::all(true)
+            .into_iter()
+            .map(|target| find(target, env))
+            .collect(),
     }
 }
 
@@ -68,11 +67,13 @@ fn find(target: Target, env: &SetUp<'_>) -> Finding {
     };
     let driver = match target.adapter.store() {
         Store::Directory => "whatever is mounted there".to_owned(),
-        Store::Memory | Store::Device(_) => match kernel::support(target.adapter.name()) {
-            Support::Registered => "in the kernel".to_owned(),
-            Support::Module(_) => "module, not loaded".to_owned(),
-            Support::Missing(_) => "not in this kernel".to_owned(),
-        },
+        Store::Memory | Store::Device(_) | Store::FileIsDevice => {
+            match kernel::support(target.adapter.name()) {
+                Support::Registered => "in the kernel".to_owned(),
+                Support::Module(_) => "module, not loaded".to_owned(),
+                Support::Missing(_) => "not in this kernel".to_owned(),
+            }
+        }
     };
     let tools = target.tools().into_iter().map(|tool| match tool.version() {
         Some(version) => format!("{} {version}", tool.name),
@@ -81,6 +82,7 @@ fn find(target: Target, env: &SetUp<'_>) -> Finding {
     });
     Finding {
         target: target.to_string(),
+        about: target.profile.about.to_owned(),
         ready: reason.is_empty(),
         driver,
         tools: tools.collect(),
@@ -96,16 +98,17 @@ impl fmt::Display for Report {
             let state = if finding.ready { "ready" } else { "no" };
             writeln!(
                 f,
-                "{:<7} {state:<6} {:<26} {}",
+                "{:<16} {state:<6} {:<24} {}",
                 finding.target,
                 finding.driver,
                 finding.tools.join(", ")
             )?;
+            writeln!(f, "{:23} {}", "", finding.about)?;
             if !finding.ready {
-                writeln!(f, "{:14} {}", "", finding.reason)?;
+                writeln!(f, "{:23} {}", "", finding.reason)?;
             }
             if !finding.hint.is_empty() {
-                writeln!(f, "{:14} help: {}", "", finding.hint)?;
+                writeln!(f, "{:23} help: {}", "", finding.hint)?;
             }
         }
         Ok(())

@@ -11,6 +11,7 @@ use punchbench_sys::io::AlignedBuf;
 use punchbench_sys::loopdev::LoopDevice;
 use tempfile::TempDir;
 
+use crate::devices::DeviceFile;
 use crate::set_up::{SetUpError, open_uncached};
 
 /// How much of a real device's beginning is cleared when we are done, so that no signature is left.
@@ -32,6 +33,8 @@ pub(crate) enum Home {
         discard: DiscardOff,
         device: RealDevice,
     },
+    /// A loop device for each file.
+    FileIsDevice(Vec<DeviceFile>),
     /// The page cache.
     Memory,
     /// Somebody else's filesystem.
@@ -44,7 +47,7 @@ impl Home {
         match self {
             Home::Loop { device, size, .. } => Some((device.path(), *size)),
             Home::Device { device, .. } => Some((&device.path, device.size)),
-            Home::Memory | Home::Directory => None,
+            Home::FileIsDevice(_) | Home::Memory | Home::Directory => None,
         }
     }
 
@@ -52,7 +55,7 @@ impl Home {
     pub fn discard_off(&self) -> bool {
         match self {
             Home::Loop { discard, .. } | Home::Device { discard, .. } => discard.off,
-            Home::Memory | Home::Directory => false,
+            Home::FileIsDevice(_) | Home::Memory | Home::Directory => false,
         }
     }
 
@@ -63,7 +66,7 @@ impl Home {
             // The loop driver writes through this very file, so its page cache is the medium.
             Home::Loop { image, .. } => Some(image.read_exact_at(buf, at)),
             Home::Device { device, .. } => Some(read_direct(&device.path, at, buf)),
-            Home::Memory | Home::Directory => None,
+            Home::FileIsDevice(_) | Home::Memory | Home::Directory => None,
         }
     }
 }
@@ -99,7 +102,9 @@ impl Drop for RealDevice {
     }
 }
 
-/// A device's queue with discard switched off; switched back when dropped.
+/// A device's queue with discard switched off; switched back when dropped, where the kernel lets us: while
+/// discard is off, newer ones say that its granularity is 0 (`blk_validate_limits`), and then refuse any limit
+/// as no multiple of it (seen on 6.18).
 #[derive(Debug)]
 pub(crate) struct DiscardOff {
     name: String,

@@ -20,7 +20,8 @@ const MEMORY_RESERVE: u64 = 192 << 20;
 /// Left free on a disk that holds an image.
 const DISK_RESERVE: u64 = 64 << 20;
 
-const STEP: usize = 1 << 20;
+/// What an image's size is a multiple of, and is stamped by.
+pub(crate) const STEP: usize = 1 << 20;
 
 /// Gives the background: the bytes of a stretch of the device that starts at an offset.
 pub type Background<'a> = &'a dyn Fn(u64, &mut [u8]);
@@ -69,15 +70,25 @@ struct Place {
     room: u64,
 }
 
+/// Which places come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prefer {
+    /// Memory, which is faster.
+    Memory,
+    /// A disk, whose filesystem can do more than tmpfs.
+    Disk,
+}
+
 /// Makes an image of `usual` bytes, or of whatever between `minimum` and that has room. A directory that
-/// the user named is used or nothing; else memory comes before disk.
+/// the user named is used or nothing.
 pub fn create(
     named: Option<&Path>,
+    prefer: Prefer,
     minimum: u64,
     usual: u64,
     background: Background<'_>,
 ) -> Result<Image, ImageError> {
-    let place = choose(named, minimum)?;
+    let place = choose(named, prefer, minimum)?;
     let size = place.room.min(usual.max(minimum)) / STEP as u64 * STEP as u64;
     let kind = if place.in_memory { "tmpfs" } else { "disk" };
     let text = format!("{} MiB in {} ({kind})", size >> 20, place.path.display());
@@ -109,7 +120,7 @@ pub fn create(
     })
 }
 
-fn choose(named: Option<&Path>, minimum: u64) -> Result<Place, ImageError> {
+fn choose(named: Option<&Path>, prefer: Prefer, minimum: u64) -> Result<Place, ImageError> {
     let candidates: Vec<PathBuf> = match named {
         Some(directory) => vec![directory.to_owned()],
         None => {
@@ -125,7 +136,7 @@ fn choose(named: Option<&Path>, minimum: u64) -> Result<Place, ImageError> {
         .into_iter()
         .filter_map(|path| measure(path).ok())
         .collect();
-    places.sort_by_key(|place| !place.in_memory);
+    places.sort_by_key(|place| place.in_memory != (prefer == Prefer::Memory));
     let tried: Vec<String> = places
         .iter()
         .map(|place| {
@@ -216,11 +227,17 @@ mod tests {
     #[test]
     fn an_image_is_nameless_dense_and_stamped() {
         let directory = tempfile::tempdir().unwrap();
-        let image = create(Some(directory.path()), 3 << 20, 3 << 20, &|at, bytes| {
-            for (i, byte) in bytes.iter_mut().enumerate() {
-                *byte = ((at + i as u64) >> 12) as u8 ^ 0xA5;
-            }
-        })
+        let image = create(
+            Some(directory.path()),
+            Prefer::Memory,
+            3 << 20,
+            3 << 20,
+            &|at, bytes| {
+                for (i, byte) in bytes.iter_mut().enumerate() {
+                    *byte = ((at + i as u64) >> 12) as u8 ^ 0xA5;
+                }
+            },
+        )
         .unwrap();
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
         let meta = image.file.metadata().unwrap();
@@ -236,7 +253,7 @@ mod tests {
 
     #[test]
     fn too_large_an_image_is_refused_with_what_there_is() {
-        let error = create(None, 1 << 60, 1 << 60, &|_, _| {}).unwrap_err();
+        let error = create(None, Prefer::Disk, 1 << 60, 1 << 60, &|_, _| {}).unwrap_err();
         let text = error.to_string();
         assert!(
             text.contains("--image-dir") && text.contains("MiB to give"),

@@ -6,17 +6,19 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use punchbench_scenarios::Capability;
+use punchbench_scenarios::{Capability, Content, Scenario};
 use punchbench_sys::mount;
 use tempfile::TempDir;
 
 use crate::adapter::{Addresses, Store, Target};
+use crate::devices::DeviceFile;
 use crate::discard;
 use crate::fsck::FsckResult;
 use crate::home::Home;
-use crate::probe::{Abilities, Medium};
+use crate::probe::{Abilities, Medium, Place};
+use crate::profile::{Profile, Seen};
 use crate::reuse::Reuse;
-use crate::set_up::SetUpError;
+use crate::set_up::{SetUp, SetUpError};
 use crate::subject::SubjectOptions;
 use crate::user::ROOT_WOULD_ADD;
 
@@ -35,7 +37,8 @@ const MEMORY_TYPES: [&str; 3] = ["tmpfs", "ramfs", "hugetlbfs"];
 /// Sizes of a mounted filesystem, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
-    /// Allocation unit, as the mount tells.
+    /// What the filesystem allocates and frees at a time: its block, or a cluster of them (bigalloc), which
+    /// statfs(2) does not tell. Operations that move blocks take whole ones only.
     pub block: u64,
     /// Page size.
     pub page: u64,
@@ -178,6 +181,68 @@ impl Mounted {
         )
     }
 
+    /// Block devices in the place of files. Those of the scenario come with [`Mounted::provide`], when their
+    /// sizes are known; what a device can do is tried out on others.
+    pub(crate) fn of_device_files(
+        target: Target,
+        directory: TempDir,
+        env: &SetUp<'_>,
+    ) -> Result<Self, SetUpError> {
+        let dir = directory.path().to_owned();
+        let page = punchbench_sys::map::page_size() as u64;
+        let home = Home::FileIsDevice(Vec::new());
+        let medium = Medium {
+            home: &home,
+            addresses: Addresses::None,
+        };
+        let abilities = Abilities::probe(Place::Devices(&dir, env), &medium)
+            .map_err(SetUpError::io("probe a loop device"))?;
+        Ok(Mounted {
+            target,
+            point: None,
+            home,
+            _directory: Some(directory),
+            dir,
+            driver: target.adapter.name().to_owned(),
+            shape: Shape {
+                // fallocate(2) takes logical blocks, but only zeroes what is not a whole page, in the cache.
+                block: page,
+                page,
+                free: env.size,
+                inline_limit: 0,
+                addresses: Addresses::None,
+            },
+            abilities,
+            facts: Vec::new(),
+            tool_time: Duration::ZERO,
+        })
+    }
+
+    /// Makes the scenario's files where they cannot be made by opening them: a block device has its size from
+    /// the beginning.
+    pub fn provide(&mut self, scenario: &Scenario, env: &SetUp<'_>) -> Result<(), SetUpError> {
+        let units = self.units();
+        let Home::FileIsDevice(devices) = &mut self.home else {
+            return Ok(());
+        };
+        for (name, file) in scenario.files.iter() {
+            let size = file.size.bytes(units);
+            if file.content == Content::Empty || !size.is_multiple_of(units.page) {
+                return Err(SetUpError::Unsupported {
+                    reason: format!("a block device is never empty and has whole pages: {name}"),
+                });
+            }
+            let device = DeviceFile::create(&self.dir, name, size, env)?;
+            self.facts.push(format!(
+                "{name}: {}, image: {}",
+                device.name(),
+                device.place
+            ));
+            devices.push(device);
+        }
+        Ok(())
+    }
+
     fn look_over(
         target: Target,
         point: Option<MountPoint>,
@@ -212,14 +277,25 @@ impl Mounted {
             .map_err(io::Error::from)
             .map_err(SetUpError::io("statfs"))?;
         let block = stat.block_size().unsigned_abs();
-        let shape = Shape {
+        let seen = Seen {
+            dir: &dir,
             block,
+            options: &entry.super_options,
+            home: &home,
+        };
+        facts.extend(seen.prove(target.adapter, target.profile)?);
+        let shape = Shape {
+            block: if on_device {
+                target.profile.unit
+            } else {
+                block
+            },
             page: punchbench_sys::map::page_size() as u64,
             free: stat.blocks_available() * block,
             inline_limit: INLINE_LIMIT,
             addresses: match target.adapter.store() {
-                Store::Device(on_device) => on_device.addresses(),
-                Store::Memory => Addresses::None,
+                Store::Device(on_device) => on_device.addresses(target.profile),
+                Store::Memory | Store::FileIsDevice => Addresses::None,
                 Store::Directory => Addresses::Logical,
             },
         };
@@ -230,7 +306,7 @@ impl Mounted {
         if on_device {
             facts.push(discard::assert_kept(&dir, &medium)?);
         }
-        let abilities = Abilities::probe(&dir, &medium)
+        let abilities = Abilities::probe(Place::Directory(&dir), &medium)
             .map_err(SetUpError::io(format!("probe {}", dir.display())))?;
         Ok(Mounted {
             target,
@@ -249,6 +325,21 @@ impl Mounted {
     /// What was set up.
     pub fn target(&self) -> Target {
         self.target
+    }
+
+    /// Whether what is mounted is a profile of its filesystem, as seen on the mount.
+    pub fn prove(&self, profile: &Profile) -> Result<(), SetUpError> {
+        let entry = mount::mount_of(&self.dir).map_err(SetUpError::io("find the mount"))?;
+        let stat = nix::sys::statfs::statfs(&self.dir)
+            .map_err(|error| SetUpError::io("statfs")(error.into()))?;
+        let seen = Seen {
+            dir: &self.dir,
+            block: stat.block_size().unsigned_abs(),
+            options: &entry.super_options,
+            home: &self.home,
+        };
+        seen.prove(self.target.adapter, profile)?;
+        Ok(())
     }
 
     /// Where files go.
@@ -294,7 +385,7 @@ impl Mounted {
         if self.cache_is_store() {
             return Reuse::Never("it has no blocks");
         }
-        self.target.adapter.reuse(&self.driver)
+        self.target.adapter.reuse(self.target.profile, &self.driver)
     }
 
     /// How files must be written and looked at here. `chunk` is a round's range in bytes, `reuse` whether
@@ -303,6 +394,7 @@ impl Mounted {
         let piecewise = reuse && matches!(self.reuse(), Reuse::Plan(plan) if plan.piecewise);
         let usual = SubjectOptions {
             cache_is_store: self.cache_is_store(),
+            fixed_size: matches!(self.home, Home::FileIsDevice(_)),
             may_fill: reuse && !self.is_foreign(),
             ..SubjectOptions::default()
         };
@@ -321,7 +413,15 @@ impl Mounted {
         matches!(self.home, Home::Directory)
     }
 
-    /// The kernel's name for the device, such as `loop3`.
+    /// The kernel's names for all devices that are ours alone, such as `loop3`.
+    pub fn device_names(&self) -> Vec<String> {
+        match &self.home {
+            Home::FileIsDevice(devices) => devices.iter().map(DeviceFile::name).collect(),
+            _ => self.device_name().into_iter().collect(),
+        }
+    }
+
+    /// The kernel's name for the device of the filesystem, such as `loop3`.
     pub fn device_name(&self) -> Option<String> {
         let (path, _) = self.home.device()?;
         Some(path.file_name()?.to_string_lossy().into_owned())

@@ -13,9 +13,10 @@ use tempfile::TempDir;
 use crate::adapter::{MkfsPlan, OnDevice, Store, Target};
 use crate::device::{self, DeviceChoice};
 use crate::home::{DiscardOff, Home, RealDevice};
-use crate::image::{self, Background};
+use crate::image::{self, Background, Prefer};
 use crate::kernel::{self, Support};
 use crate::mounted::{MountPoint, Mounted};
+use crate::profile::ProfileError;
 use crate::tag::Tag;
 use crate::tools::Version;
 use crate::user::{Privilege, ROOT_WOULD_ADD};
@@ -110,6 +111,31 @@ impl SetUpError {
     }
 }
 
+impl From<LoopError> for SetUpError {
+    fn from(error: LoopError) -> Self {
+        match error {
+            LoopError::NoDriver => SetUpError::skipped(error.to_string(), "load the module loop"),
+            LoopError::NotPermitted { .. } => {
+                SetUpError::skipped(error.to_string(), ROOT_WOULD_ADD)
+            }
+            LoopError::Contended | LoopError::TagTooLong(_) | LoopError::Io { .. } => {
+                SetUpError::Error(error.to_string())
+            }
+        }
+    }
+}
+
+impl From<ProfileError> for SetUpError {
+    fn from(error: ProfileError) -> Self {
+        match error {
+            ProfileError::Refused { reason, hint } => SetUpError::skipped(reason, hint),
+            ProfileError::NotSo { .. } | ProfileError::Io { .. } => {
+                SetUpError::Error(error.to_string())
+            }
+        }
+    }
+}
+
 impl Target {
     /// What stands in the way of this target here, found without changing anything but loading drivers.
     pub fn check(&self, env: &SetUp<'_>) -> Result<(), SetUpError> {
@@ -129,7 +155,8 @@ impl Target {
                         "allow user namespaces, or run as root",
                     ));
                 }
-                self.check_kernel()
+                self.check_kernel()?;
+                self.adapter.check(self.profile)
             }
             Store::Device(_) => {
                 if !privilege.may_use_devices() {
@@ -142,13 +169,16 @@ impl Target {
                         tool.hint(),
                     ));
                 }
-                if env.device.is_none() && !kernel::load_loop() {
-                    return Err(SetUpError::skipped(
-                        LoopError::NoDriver.to_string(),
-                        "load the module loop",
-                    ));
+                if env.device.is_none() {
+                    check_loop()?;
                 }
-                Ok(())
+                self.adapter.check(self.profile)
+            }
+            Store::FileIsDevice => {
+                if !privilege.may_use_devices() {
+                    return Err(SetUpError::skipped(ROOT_WOULD_ADD, "run as root"));
+                }
+                check_loop()
             }
         }
     }
@@ -173,9 +203,13 @@ impl Target {
                 let directory = own_directory(env.tag, parent)?;
                 Mounted::in_directory(*self, directory)
             }
+            Store::FileIsDevice => {
+                Mounted::of_device_files(*self, own_directory(env.tag, env.work_dir)?, env)
+            }
             Store::Memory => {
                 // The source of a tmpfs is free text: it carries the tag.
-                let data = format!("size={},mode=700", env.size);
+                let own = format!("size={},mode=700", env.size);
+                let data = self.profile.mount_data(&own);
                 let point = MountPoint::mount(
                     own_directory(env.tag, env.work_dir)?,
                     &env.tag.to_string(),
@@ -203,7 +237,7 @@ impl Target {
             .ok_or_else(|| SetUpError::Error("a device has no path".to_owned()))?;
         self.mkfs(on_device, path, size, env.tool_time, &mut facts)?;
         let source = path.to_string_lossy().into_owned();
-        let data = on_device.mount_data(self.profile);
+        let data = self.profile.mount_data(on_device.mount_data());
         let point = MountPoint::mount(
             own_directory(env.tag, env.work_dir)?,
             &source,
@@ -243,6 +277,14 @@ impl Target {
     }
 }
 
+fn check_loop() -> Result<(), SetUpError> {
+    if kernel::load_loop() {
+        Ok(())
+    } else {
+        Err(LoopError::NoDriver.into())
+    }
+}
+
 /// A directory that a sweep recognises.
 fn own_directory(tag: &Tag, parent: &Path) -> Result<TempDir, SetUpError> {
     tempfile::Builder::new()
@@ -261,6 +303,7 @@ fn loop_device(
 ) -> Result<Home, SetUpError> {
     let image = image::create(
         env.image_dir,
+        Prefer::Memory,
         on_device.minimum_size(),
         env.size,
         env.background,
@@ -268,16 +311,7 @@ fn loop_device(
     .map_err(|error| SetUpError::Error(error.to_string()))?;
     facts.push(format!("image: {}", image.place));
     let nodes = own_directory(env.tag, env.work_dir)?;
-    let device = LoopDevice::attach(&image.file, &env.tag.to_string(), false, nodes.path())
-        .map_err(|error| match error {
-            LoopError::NoDriver => SetUpError::skipped(error.to_string(), "load the module loop"),
-            LoopError::NotPermitted { .. } => {
-                SetUpError::skipped(error.to_string(), ROOT_WOULD_ADD)
-            }
-            LoopError::Contended | LoopError::TagTooLong(_) | LoopError::Io { .. } => {
-                SetUpError::Error(error.to_string())
-            }
-        })?;
+    let device = LoopDevice::attach(&image.file, &env.tag.to_string(), false, nodes.path())?;
     let discard = DiscardOff::of_loop(&device.name(), facts)?;
     Ok(Home::Loop {
         discard,

@@ -12,13 +12,19 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::libc;
 use punchbench_race::{Stage, Subject, SubjectError, Subjects};
-use punchbench_scenarios::{Geometry, Op, Role, Scenario};
+use punchbench_scenarios::{Geometry, Scenario};
 
 mod actor;
+mod calls;
+mod direct;
 mod evict;
+mod kit;
+mod outcome;
+mod pipe;
 mod stage;
 
-use actor::{MapFor, SyscallSubject};
+use actor::{Opened, SyscallSubject};
+use kit::Kit;
 use stage::SyscallStage;
 
 /// How the filesystem wants to be written to and looked at; the adapter knows.
@@ -32,6 +38,8 @@ pub struct SubjectOptions {
     pub may_fill: bool,
     /// The page cache is the only store (tmpfs): nothing can be evicted.
     pub cache_is_store: bool,
+    /// The files are block devices: there from the beginning, and as large as they are.
+    pub fixed_size: bool,
 }
 
 impl Default for SubjectOptions {
@@ -41,6 +49,7 @@ impl Default for SubjectOptions {
             sync_steps: false,
             may_fill: false,
             cache_is_store: false,
+            fixed_size: false,
         }
     }
 }
@@ -59,8 +68,8 @@ struct FileSetup {
 pub struct SyscallSubjects {
     dir: PathBuf,
     files: Vec<FileSetup>,
-    /// For each actor, how it maps each file.
-    maps: Vec<Vec<Option<MapFor>>>,
+    /// For each actor.
+    kits: Vec<Kit>,
     options: SubjectOptions,
 }
 
@@ -80,29 +89,16 @@ impl SyscallSubjects {
                 .saturating_mul(2)
                 .saturating_add(4 << 20),
         });
-        let maps = scenario.actors.iter().map(|(_, actor)| {
-            let mapped = |name: &str| {
-                let on =
-                    |op: &Op| op.maps() && op.operands().0.is_some_and(|(file, _)| file == name);
-                match actor.role {
-                    _ if actor.ops.iter().any(on) => Some(MapFor::Actor),
-                    // It leads the rounds, so it is the one who asks what is in the page cache.
-                    Role::Invalidator => Some(MapFor::Probe),
-                    // A mapping that nobody uses would only make the invalidation slower.
-                    Role::Filler | Role::Dirtier | Role::Reuser => None,
-                }
-            };
-            let files = scenario.files.iter();
-            files.map(|(name, _)| mapped(name)).collect()
-        });
+        let kits = scenario.actors.iter().map(|(_, a)| Kit::of(a, scenario));
         let subjects = SyscallSubjects {
             dir: dir.to_owned(),
             files: files.collect(),
-            maps: maps.collect(),
+            kits: kits.collect(),
             options,
         };
         for file in &subjects.files {
-            subjects.open(file, OpenOptions::new().create(true).mode(0o600), 0)?;
+            let create = !options.fixed_size;
+            subjects.open(file, OpenOptions::new().create(create).mode(0o600), 0)?;
         }
         Ok(subjects)
     }
@@ -134,11 +130,8 @@ impl SyscallSubjects {
         open().map_err(failed("open", &file.name))
     }
 
-    fn subject(
-        &self,
-        map: impl Fn(usize) -> Option<MapFor>,
-    ) -> Result<SyscallSubject, SubjectError> {
-        let mut subject = SyscallSubject::new(self.open_dir()?, self.options);
+    fn subject(&self, kit: &Kit) -> Result<SyscallSubject, SubjectError> {
+        let mut subject = SyscallSubject::new(self.open_dir()?, kit, self.options)?;
         for (index, file) in self.files.iter().enumerate() {
             let buffered = self.open(file, &mut OpenOptions::new(), 0)?;
             let direct = match self.open(file, &mut OpenOptions::new(), libc::O_DIRECT) {
@@ -146,7 +139,17 @@ impl SyscallSubjects {
                 Err(refused) if refuses_direct(&refused.error) => None,
                 Err(error) => return Err(error),
             };
-            subject.add(&file.name, buffered, direct, map(index), file.room)?;
+            let ahead = match kit.ahead {
+                true => Some(self.open(file, &mut OpenOptions::new(), 0)?),
+                false => None,
+            };
+            let opened = Opened {
+                file: buffered,
+                direct,
+                ahead,
+            };
+            let map = kit.maps.get(index).copied().flatten();
+            subject.add(&file.name, opened, map, file.room)?;
         }
         Ok(subject)
     }
@@ -158,13 +161,16 @@ impl SyscallSubjects {
 
 impl Subjects for SyscallSubjects {
     fn actor(&self, index: usize) -> Result<Box<dyn Subject>, SubjectError> {
-        let maps = self.maps.get(index).map_or(&[][..], Vec::as_slice);
-        let subject = self.subject(|file| maps.get(file).copied().flatten())?;
+        let subject = match self.kits.get(index) {
+            Some(kit) => self.subject(kit)?,
+            None => self.subject(&Kit::default())?,
+        };
         Ok(Box::new(subject))
     }
 
     fn coordinator(&self) -> Result<Box<dyn Subject>, SubjectError> {
-        Ok(Box::new(self.subject(|_| Some(MapFor::Probe))?))
+        let kit = Kit::coordinator(self.files.len());
+        Ok(Box::new(self.subject(&kit)?))
     }
 
     fn stage(&self) -> Result<Box<dyn Stage>, SubjectError> {
@@ -176,7 +182,7 @@ impl Subjects for SyscallSubjects {
         let mut stage = SyscallStage::new(&self.dir, self.open_dir()?, self.options)?;
         for file in &self.files {
             let opened = self.open(file, &mut OpenOptions::new(), flags)?;
-            stage.add(&file.name, opened);
+            stage.add(&file.name, opened)?;
         }
         Ok(Box::new(stage))
     }

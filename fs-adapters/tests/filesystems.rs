@@ -9,10 +9,13 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use punchbench_fs::adapter::Store;
+use punchbench_fs::subject::SyscallSubjects;
 use punchbench_fs::{
     Ballast, FsckResult, Mounted, Privilege, Reuse, SetUp, SetUpError, Tag, Target, sweep,
 };
-use punchbench_scenarios::Capability;
+use punchbench_race::{Call, DirectIo, Look, Subjects};
+use punchbench_scenarios::{Capability, catalog};
 use punchbench_sys::{loopdev, mount};
 
 type Outcome = Result<Completion, Failed>;
@@ -35,16 +38,29 @@ fn main() -> ExitCode {
             ));
         }
     }
-    for name in ["ext4", "ext3", "ext2", "xfs", "btrfs", "f2fs"] {
+    let on_device = |target: &Target| matches!(target.adapter.store(), Store::Device(_));
+    for target in Target::all(true).into_iter().filter(on_device) {
         trials.push(Trial::ignorable_test(
-            format!("{name}::damage_is_found"),
-            move || damage_is_found(name),
+            format!("{target}::damage_is_found"),
+            move || damage_is_found(target),
         ));
         trials.push(Trial::ignorable_test(
-            format!("{name}::is_filled_up"),
-            move || fill_up(name),
+            format!("{target}::is_filled_up"),
+            move || fill_up(target),
         ));
     }
+    for target in Target::all(false) {
+        if target.adapter.profiles().len() > 1 {
+            trials.push(Trial::ignorable_test(
+                format!("{target}::is_no_other_profile"),
+                move || is_no_other_profile(target),
+            ));
+        }
+    }
+    trials.push(Trial::ignorable_test(
+        "bdev::files_are_devices",
+        files_are_devices,
+    ));
     for how in ["survivor", "frozen", "frozen,survivor"] {
         trials.push(Trial::ignorable_test(
             format!("sweep::{}", how.replace(',', "_with_")),
@@ -88,10 +104,10 @@ fn outcome(result: Result<(), Completion>) -> Outcome {
 }
 
 /// What is known of the ones that we mount ourselves; probing must find it.
-fn known(name: &str) -> (&'static [Capability], &'static [Capability]) {
+fn known(target: &str) -> (&'static [Capability], &'static [Capability]) {
     use Capability::*;
-    match name {
-        "ext4" => (
+    match target {
+        "ext4" | "ext4:1k" | "ext4:nodelalloc" | "ext4:bigalloc" | "ext4:nojournal" => (
             &[
                 PunchHole,
                 ZeroRange,
@@ -99,35 +115,56 @@ fn known(name: &str) -> (&'static [Capability], &'static [Capability]) {
                 InsertRange,
                 Nowait,
                 DirectRead,
+                DirectWrite,
                 Fiemap,
+                SwapBoot,
             ],
+            &[Dedupe, Clone, ExchangeRange, BlkZeroout, BlkDiscard],
+        ),
+        // Nowhere to look directly: neither at the file nor at the device.
+        "ext4:journal" => (
+            &[PunchHole, ZeroRange, CollapseRange, InsertRange, Fiemap],
+            &[Dedupe, DirectRead],
+        ),
+        "ext3" | "ext2" | "ext4:noextents" => (
+            &[PunchHole, DirectRead, DirectWrite, Fiemap],
+            &[ZeroRange, CollapseRange, InsertRange, Dedupe, Clone],
+        ),
+        "xfs:noreflink" => (
+            &[PunchHole, ZeroRange, CollapseRange, InsertRange, Fiemap],
             &[Dedupe],
         ),
-        "ext3" | "ext2" => (
-            &[PunchHole, DirectRead, Fiemap],
-            &[CollapseRange, InsertRange, Dedupe],
-        ),
-        "xfs" => (
+        "xfs" | "xfs:1k" | "xfs:exchange" => (
             &[
                 PunchHole,
                 ZeroRange,
                 CollapseRange,
                 InsertRange,
                 Dedupe,
+                Clone,
                 DirectRead,
+                DirectWrite,
                 Fiemap,
             ],
             &[],
         ),
+        "btrfs:nodatacow" => (
+            &[PunchHole, ZeroRange, Dedupe, DirectRead, Fiemap],
+            &[CollapseRange, InsertRange],
+        ),
         "btrfs" => (
-            &[PunchHole, ZeroRange, Dedupe, Fiemap],
+            &[PunchHole, ZeroRange, Dedupe, Clone, Fiemap],
             &[CollapseRange, InsertRange],
         ),
         "f2fs" => (
             &[PunchHole, ZeroRange, CollapseRange, InsertRange, Fiemap],
             &[Dedupe],
         ),
-        "tmpfs" => (&[PunchHole], &[CollapseRange, Dedupe, DirectRead, Fiemap]),
+        "tmpfs" | "tmpfs:huge" => (&[PunchHole], &[CollapseRange, Dedupe, DirectRead, Fiemap]),
+        "bdev" => (
+            &[PunchHole, ZeroRange, Nowait, DirectRead, AdviceFills],
+            &[CollapseRange, InsertRange, Dedupe, Fiemap],
+        ),
         _ => (&[], &[]),
     }
 }
@@ -137,14 +174,14 @@ fn come_up_and_go(target: Target) -> Outcome {
         for fact in mounted.facts() {
             eprintln!("{target}: {fact}");
         }
-        let name = target.adapter.name();
+        let name = target.to_string();
         let drivers = target.adapter.drivers();
         assert!(
             drivers.is_empty() || drivers.contains(&mounted.driver()),
             "served by {}",
             mounted.driver()
         );
-        let (can, cannot) = known(name);
+        let (can, cannot) = known(&name);
         for capability in can {
             assert_eq!(mounted.capability(*capability), Ok(()), "{capability:?}");
         }
@@ -169,7 +206,7 @@ fn come_up_and_go(target: Target) -> Outcome {
                 stamped > 60,
                 "only {stamped} % of the device kept its background"
             );
-            assert_eq!(mounted.geometry().block, 4096);
+            assert_eq!(mounted.geometry().block, target.profile.unit);
             assert!(
                 mounted.geometry().free > 64 << 20,
                 "only {} bytes are free",
@@ -247,8 +284,8 @@ fn backing_of(device: &str) -> Option<String> {
 }
 
 /// Overwrites metadata behind the filesystem's back: fsck must see it, or nobody should trust its "clean".
-fn damage_is_found(name: &str) -> Outcome {
-    let target = Target::parse(name).unwrap();
+fn damage_is_found(target: Target) -> Outcome {
+    let name = target.adapter.name();
     let result = with(target, |mut mounted, _| {
         for index in 0..200 {
             fs::write(
@@ -282,8 +319,8 @@ fn spoil(name: &str, device: &File) {
     let stretches: &[(u64, usize)] = match name {
         // Group descriptors' reserve, bitmaps and inode tables of the first group.
         "ext4" | "ext3" | "ext2" => &[(128 << 10, 256 << 10)],
-        // Inodes of the root directory's chunk.
-        "xfs" => &[(64 << 10, 128 << 10)],
+        // From the inodes of the root directory's chunk on.
+        "xfs" => &[(root_of_xfs(device), 128 << 10)],
         // Both copies of the metadata chunk.
         "btrfs" => &[(37 << 20, 64 << 20)],
         // Behind both checkpoints: SIT and NAT.
@@ -294,9 +331,17 @@ fn spoil(name: &str, device: &File) {
     }
 }
 
+/// Where the root directory's inode lies: sb_rootino, sb_inopblog and sb_blocksize of struct xfs_dsb.
+fn root_of_xfs(device: &File) -> u64 {
+    let mut head = [0; 512];
+    device.read_exact_at(&mut head, 0).unwrap();
+    let rootino = u64::from_be_bytes(head[56..64].try_into().unwrap());
+    let block = u32::from_be_bytes(head[4..8].try_into().unwrap());
+    (rootino >> head[123]) * u64::from(block)
+}
+
 /// Ballast must leave about as much as was asked, and give it all back.
-fn fill_up(name: &str) -> Outcome {
-    let target = Target::parse(name).unwrap();
+fn fill_up(target: Target) -> Outcome {
     let result = with(target, |mounted, _| {
         assert!(matches!(mounted.reuse(), Reuse::Plan(_)));
         let before = mounted.geometry().free;
@@ -329,6 +374,90 @@ fn fill_up(name: &str) -> Outcome {
             stat.blocks_available() * stat.block_size().unsigned_abs() > before / 10 * 9
         });
         assert_eq!(mounted.finish(), FsckResult::Clean);
+    });
+    outcome(result)
+}
+
+/// What is special about each profile is missing from the base one, and is missed.
+fn is_no_other_profile(base: Target) -> Outcome {
+    let result = with(base, |mounted, _| {
+        let (own, others) = base.adapter.profiles().split_first().unwrap();
+        mounted.prove(own).unwrap();
+        for other in others {
+            let error = mounted.prove(other).expect_err(other.name).to_string();
+            eprintln!("{base} as {}: {error}", other.name);
+            assert!(error.contains("the profile means"), "{error}");
+        }
+    });
+    outcome(result)
+}
+
+/// A scenario's file is a device of its size, with a page cache of its own, and gone afterwards.
+fn files_are_devices() -> Outcome {
+    let bdev = Target::parse("bdev").unwrap();
+    let scenario = |name: &str| {
+        let mut all = catalog().into_iter();
+        all.find(|scenario| scenario.scenario == name).unwrap()
+    };
+    let result = with(bdev, |mut mounted, work| {
+        let tag = Tag::of_this_process();
+        let env = SetUp::new(&tag, work, &background);
+        let refused = mounted.provide(&scenario("punch-and-reuse"), &env);
+        assert!(
+            matches!(&refused, Err(SetUpError::Unsupported { reason }) if reason.contains("reuse")),
+            "a device that is empty: {refused:?}"
+        );
+    });
+    if result.is_err() {
+        return outcome(result);
+    }
+    let result = with(bdev, |mut mounted, work| {
+        let tag = Tag::of_this_process();
+        let env = SetUp::new(&tag, work, &background);
+        let racing = scenario("punch-while-read");
+        mounted.provide(&racing, &env).unwrap();
+        let units = mounted.units();
+        let options = mounted.subject_options(units.page, false);
+        let subjects = SyscallSubjects::new(mounted.dir(), &racing, units, options).unwrap();
+        let mut stage = subjects.stage().unwrap();
+        assert_eq!(stage.direct(), DirectIo::Real);
+        let size = 32 << 20;
+        let error = stage.prepare(0, size / 2, &mut |_, _| {}).unwrap_err();
+        assert!(error.to_string().contains("cannot hold"), "{error}");
+        stage
+            .prepare(0, size, &mut |_, bytes| bytes.fill(0x77))
+            .unwrap();
+        assert_eq!(stage.blocks(0, 0..size).unwrap(), None);
+
+        let mut actor = subjects.actor(0).unwrap();
+        let mut page = vec![0; units.page as usize];
+        let mut resident = [false];
+        let chunk = units.page..2 * units.page;
+        actor.look(Look::Read, 0, chunk.start, &mut page);
+        actor.resident(0, chunk.clone(), &mut resident).unwrap();
+        assert!(resident[0] && page.iter().all(|byte| *byte == 0x77));
+        assert!(actor.evict(0, chunk.clone()).unwrap());
+        actor.resident(0, chunk.clone(), &mut resident).unwrap();
+        assert!(!resident[0]);
+        let (at, len) = (chunk.start, units.page);
+        let punch = Call::PunchHole { file: 0, at, len };
+        assert_eq!(actor.perform(&punch, &mut page).errno, 0);
+        for how in [Look::Read, Look::Direct] {
+            page.fill(1);
+            assert_eq!(actor.look(how, 0, at, &mut page).bytes, len);
+            assert!(page.iter().all(|byte| *byte == 0), "{how:?}");
+        }
+        actor.look(Look::Direct, 0, at + len, &mut page);
+        assert!(page.iter().all(|byte| *byte == 0x77));
+
+        let devices = mounted.device_names();
+        let there = |name: &String| Path::new("/sys/block").join(name).exists();
+        assert!(
+            devices.len() == 1 && devices.iter().all(there),
+            "{devices:?}"
+        );
+        drop((actor, stage, subjects, mounted));
+        eventually(|| !devices.iter().any(there));
     });
     outcome(result)
 }

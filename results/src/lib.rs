@@ -4,6 +4,7 @@
 //! Depends on none of punchbench's other crates, so that old records stay readable
 //! whatever happens to the runner.
 
+mod across;
 pub mod evidence;
 pub mod exit_code;
 pub mod explain_failure;

@@ -1,6 +1,7 @@
 //! The tables as Markdown that GitHub renders: the matrix, what it means, and the evidence of each cell.
 
 use crate::Where;
+use crate::across::Across;
 use crate::export::Exporter;
 use crate::notes::{EMPTY, counts_lines, legend};
 use crate::table::{Block, Cell, Mark, Summary, Words};
@@ -20,6 +21,9 @@ impl Exporter for Markdown {
         for block in &summary.blocks {
             push_block(&mut out, block);
         }
+        if let Some(across) = Across::of(summary) {
+            push_across(&mut out, &across);
+        }
         if summary.blocks.is_empty() {
             out.push_str("No trials.\n");
         }
@@ -28,6 +32,24 @@ impl Exporter for Markdown {
         }
         out
     }
+}
+
+fn push_across(out: &mut String, across: &Across) {
+    out.push_str("## Where the kernels differ\n\n");
+    if !across.rows.is_empty() {
+        let titles = ["scenario", "target"].map(str::to_owned).into_iter();
+        push_header(out, titles.chain(across.kernels.iter().cloned()));
+        for row in &across.rows {
+            let cells = row
+                .cells
+                .iter()
+                .map(|cell| cell.map_or_else(|| EMPTY.to_owned(), matrix_cell));
+            let names = [escape(row.scenario), escape(row.target)].into_iter();
+            push_row(out, names.chain(cells));
+        }
+        out.push('\n');
+    }
+    out.push_str(&format!("{}.\n\n", escape(&across.remainder())));
 }
 
 fn push_block(out: &mut String, block: &Block) {

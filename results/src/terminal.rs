@@ -4,6 +4,7 @@
 use comfy_table::{Attribute, Cell as TextCell, Color, Table, presets};
 
 use crate::Verdict;
+use crate::across::Across;
 use crate::export::{Exporter, Style};
 use crate::notes::{EMPTY, counts_lines, legend};
 use crate::table::{Block, Cell, Mark, Summary, Words};
@@ -25,6 +26,9 @@ impl Exporter for Terminal {
         let mut out = String::new();
         for block in &summary.blocks {
             self.block(&mut out, block);
+        }
+        if let Some(across) = Across::of(summary) {
+            self.across(&mut out, &across);
         }
         if summary.blocks.is_empty() {
             out.push_str("no trials\n");
@@ -65,6 +69,31 @@ impl Terminal {
         for note in &block.notes {
             push_wrapped(out, "- ", &note.line(), self.style.width);
         }
+        out.push('\n');
+    }
+
+    /// As a table where it fits, else a sentence a row.
+    fn across(&self, out: &mut String, across: &Across) {
+        out.push_str("where the kernels differ\n");
+        let mut table = self.empty_table();
+        let mut header = vec![TextCell::new("")];
+        header.extend(across.kernels.iter().map(|kernel| heading(kernel)));
+        table.set_header(header);
+        for row in &across.rows {
+            let mut line = vec![TextCell::new(clean(&row.title()))];
+            line.extend(row.cells.iter().map(|&c| cell(c, Words::Full)));
+            table.add_row(line);
+        }
+        pad(&mut table);
+        if across_width(across) > self.style.width {
+            for row in &across.rows {
+                let sentence = row.sentence(&across.kernels, EMPTY);
+                push_wrapped(out, "- ", &sentence, self.style.width);
+            }
+        } else if !across.rows.is_empty() {
+            out.push_str(&render(&table));
+        }
+        push_wrapped(out, "  ", &across.remainder(), self.style.width);
         out.push('\n');
     }
 
@@ -124,13 +153,7 @@ impl Terminal {
     }
 
     fn table(&self, block: &Block, columns: &[usize], words: Words) -> Table {
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING);
-        if self.style.color {
-            table.enforce_styling();
-        } else {
-            table.force_no_tty();
-        }
+        let mut table = self.empty_table();
         let mut header = vec![TextCell::new("")];
         header.extend(columns.iter().map(|&c| heading(&block.columns[c].target)));
         table.set_header(header);
@@ -139,10 +162,37 @@ impl Terminal {
             line.extend(columns.iter().map(|&c| cell(row.cells[c].as_ref(), words)));
             table.add_row(line);
         }
-        for column in table.column_iter_mut() {
-            column.set_padding((0, 2));
+        pad(&mut table);
+        table
+    }
+
+    fn empty_table(&self) -> Table {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        if self.style.color {
+            table.enforce_styling();
+        } else {
+            table.force_no_tty();
         }
         table
+    }
+}
+
+/// Measured from the texts: the colours' escape sequences take no room.
+fn across_width(across: &Across) -> usize {
+    let width = |text: &str| text.chars().count();
+    let title = across.rows.iter().map(|row| width(&row.title())).max();
+    let columns = across.kernels.iter().enumerate().map(|(at, kernel)| {
+        let cells = across.rows.iter().filter_map(|row| row.cells[at]);
+        let widest = cells.map(|cell| width(&cell.label(Words::Full))).max();
+        2 + widest.unwrap_or(0).max(width(kernel))
+    });
+    title.unwrap_or(0) + columns.sum::<usize>()
+}
+
+fn pad(table: &mut Table) {
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
     }
 }
 

@@ -75,6 +75,9 @@ fn files(out: &mut String, s: &Scenario) {
             Content::Stamped => "every block stamped with its place and a generation".to_owned(),
             Content::Empty => "to be written by the reuser".to_owned(),
             Content::SameAs(other) => format!("the same bytes as `{other}`"),
+            Content::BootOf(other) => {
+                format!("what `{other}` trades with the boot loader inode")
+            }
         };
         paragraph(
             out,
@@ -123,9 +126,11 @@ fn actors(out: &mut String, s: &Scenario) {
 /// An operation and its operands in words.
 fn described(op: &Op) -> String {
     let on = match op.operands() {
-        (Some((file, range)), Some(into)) => format!(" of `{range}` of `{file}` into `{into}`"),
+        (Some((file, range)), Some(second)) => {
+            format!(" of `{range}` of `{file}` {} `{second}`", op.second_key())
+        }
         (Some((file, range)), None) => format!(" of `{range}` of `{file}`"),
-        (None, _) => String::new(),
+        (None, _) => op.file().map_or(String::new(), |f| format!(" of `{f}`")),
     };
     format!("{}{on}", system_call(op))
 }
@@ -136,9 +141,15 @@ fn system_call(op: &Op) -> &'static str {
         Op::ZeroRange(_) => "fallocate(ZERO_RANGE)",
         Op::CollapseRange(_) => "fallocate(COLLAPSE_RANGE)",
         Op::InsertRange(_) => "fallocate(INSERT_RANGE)",
+        Op::Truncate(_) => "ftruncate(2) to the start",
+        Op::Extend(_) => "ftruncate(2) back to the size",
         Op::Read(a) if a.nowait => "preadv2(RWF_NOWAIT)",
         Op::Read(a) if a.direct => "an O_DIRECT read",
+        Op::Read(a) if a.readahead => "read(2) with read-ahead",
         Op::Read(_) => "read(2)",
+        Op::UringRead(_) => "an io_uring read",
+        Op::Splice(a) if a.late => "splice(2), drained once the invalidator has returned,",
+        Op::Splice(_) => "splice(2)",
         Op::Fault(_) => "loads through its own mapping",
         Op::Fadvise(_) => "posix_fadvise(WILLNEED)",
         Op::Readahead(_) => "readahead(2)",
@@ -146,9 +157,22 @@ fn system_call(op: &Op) -> &'static str {
             crate::MadviseAdvice::Willneed => "madvise(WILLNEED)",
             crate::MadviseAdvice::PopulateRead => "madvise(POPULATE_READ)",
         },
+        Op::Fiemap(_) => "ioctl(FS_IOC_FIEMAP)",
         Op::Dedupe(_) => "ioctl(FIDEDUPERANGE)",
+        Op::CloneRange(_) => "ioctl(FICLONERANGE)",
+        Op::ExchangeRange(_) => "ioctl(XFS_IOC_EXCHANGE_RANGE)",
+        Op::SwapBoot(_) => "ioctl(EXT4_IOC_SWAP_BOOT)",
+        Op::JournalData(_) => "a toggle of FS_JOURNAL_DATA_FL",
+        Op::BlkZeroout(_) => "ioctl(BLKZEROOUT)",
+        Op::BlkDiscard(_) => "ioctl(BLKDISCARD)",
+        Op::ReadInto(_) => "read(2) into its own mapping",
         Op::Store(_) => "stores through its own mapping",
-        Op::Write(_) => "pwrite(2)",
+        Op::Write(a) => match (a.direct, a.fills_up) {
+            (false, false) => "pwrite(2)",
+            (true, false) => "an O_DIRECT write",
+            (false, true) => "pwrite(2) to a full filesystem",
+            (true, true) => "an O_DIRECT write to a full filesystem",
+        },
         Op::Syncfs(_) => "syncfs(2)",
     }
 }
@@ -221,11 +245,24 @@ fn steps(op: &Op) -> &'static [&'static str] {
         Op::CollapseRange(_) => &["drops the pages", "frees the blocks, moves the rest down"],
         Op::InsertRange(_) => &["drops the pages", "moves the blocks up"],
         Op::Dedupe(_) => &["compares the pages", "shares the blocks"],
-        Op::Read(_) | Op::Fault(_) | Op::Fadvise(_) | Op::Readahead(_) | Op::Madvise(_) => {
-            &["finds no page, looks up the block", "brings the page in"]
-        }
+        Op::Truncate(_) => &["drops the pages", "frees the blocks"],
+        Op::CloneRange(_) => &["drops the pages", "shares the blocks"],
+        Op::ExchangeRange(_) | Op::SwapBoot(_) => &["drops the pages", "exchanges the blocks"],
+        Op::JournalData(_) => &["flushes", "changes how pages are written"],
+        Op::BlkZeroout(_) => &["drops the pages", "zeroes the blocks"],
+        Op::BlkDiscard(_) => &["drops the pages", "frees the blocks"],
+        Op::ReadInto(_) => &["reads the other file", "faults in the buffer, stores"],
+        Op::Read(_)
+        | Op::UringRead(_)
+        | Op::Splice(_)
+        | Op::Fault(_)
+        | Op::Fadvise(_)
+        | Op::Readahead(_)
+        | Op::Madvise(_) => &["finds no page, looks up the block", "brings the page in"],
+        Op::Fiemap(_) => &["looks the blocks up"],
         Op::Store(_) => &["makes the page writable", "stores"],
-        Op::Write(_) | Op::Syncfs(_) => &[],
+        Op::Write(a) if a.direct => &["drops the pages", "writes the blocks"],
+        Op::Write(_) | Op::Extend(_) | Op::Syncfs(_) => &[],
     }
 }
 
@@ -234,6 +271,8 @@ fn must_hold(s: &Scenario) -> String {
         Holds::Zeros => "zeros",
         Holds::Shifted => "what stood at the place it now shows",
         Holds::Written => "what was stored or written last",
+        Holds::Copied => "what the file holds that it was copied from",
+        Holds::Exchanged => "what the other side of the exchange held before",
         Holds::Unchanged => "what it held before",
     };
     format!(
@@ -269,7 +308,9 @@ fn checks(out: &mut String, s: &Scenario) {
     };
     let otherwise = match s.expect.is {
         Holds::Written => "`lost`",
-        Holds::Zeros | Holds::Shifted | Holds::Unchanged => "`stale`",
+        Holds::Zeros | Holds::Shifted | Holds::Copied | Holds::Exchanged | Holds::Unchanged => {
+            "`stale`"
+        }
     };
     let after = format!(
         "{}, {through}; otherwise {otherwise}, or worse by whose bytes they are.",

@@ -10,6 +10,8 @@ pub(crate) struct Site<'a> {
     pub range: &'a RangeExpr,
     /// The range must end before the end of the file: collapse and insert refuse to reach it.
     pub inside: bool,
+    /// The operation takes whole blocks only.
+    pub whole_blocks: bool,
 }
 
 impl Scenario {
@@ -25,6 +27,7 @@ impl Scenario {
                     file,
                     range,
                     inside,
+                    whole_blocks: op.takes_whole_blocks(),
                 })
             })
         });
@@ -33,6 +36,7 @@ impl Scenario {
             file: self.expected_file(),
             range: &self.expect.range,
             inside: false,
+            whole_blocks: false,
         };
         ops.chain([expect]).collect()
     }
@@ -53,6 +57,22 @@ impl Scenario {
             .expect("the loader checked that there is one")
     }
 
+    /// The bytes of a round's chunk. Where an operation moves blocks, whole allocation units, as the kernel
+    /// refuses less: a page becomes a cluster on bigalloc.
+    pub fn chunk(&self, g: Geometry) -> u64 {
+        let written = self.round.chunk.bytes(g);
+        let moves = |op: &Op| matches!(op.effect(), Effect::Collapse(_) | Effect::Insert(_));
+        if self
+            .actors
+            .iter()
+            .any(|(_, actor)| actor.ops.iter().any(moves))
+        {
+            written.next_multiple_of(g.block)
+        } else {
+            written
+        }
+    }
+
     /// How many chunks every range must stay inside its file for: all, or all but the last, which is
     /// left out if a range would run past the end there (a collapse may not even reach it).
     pub(crate) fn chunks(&self, g: Geometry) -> u64 {
@@ -60,12 +80,21 @@ impl Scenario {
             .files
             .get(&self.round.on)
             .map_or(0, |f| f.size.bytes(g));
-        let all = size.checked_div(self.round.chunk.bytes(g)).unwrap_or(0);
+        let all = size.checked_div(self.chunk(g)).unwrap_or(0);
         let fits = |n: u64| self.sites().iter().all(|s| self.resolve(s, n, g).is_ok());
-        if all > 0 && !fits(all - 1) {
+        if all > 0 && !self.round.fixed && !fits(all - 1) {
             all - 1
         } else {
             all
+        }
+    }
+
+    /// The first chunk that is raced.
+    pub(crate) fn first_chunk(&self, g: Geometry) -> u64 {
+        if self.round.fixed {
+            self.chunks(g).saturating_sub(1)
+        } else {
+            0
         }
     }
 
@@ -77,7 +106,7 @@ impl Scenario {
         g: Geometry,
     ) -> Result<std::ops::Range<u64>, String> {
         let size = self.files.get(site.file).map_or(0, |f| f.size.bytes(g));
-        let len = self.round.chunk.bytes(g);
+        let len = self.chunk(g);
         let start = chunk.saturating_mul(len);
         let range = site
             .range
@@ -101,31 +130,114 @@ impl Scenario {
 }
 
 impl Op {
-    /// Whether it removes, moves or shares blocks under cached pages.
+    /// Whether it removes, moves or shares blocks under cached pages, or as the journal flag changes how
+    /// they are written.
     pub fn invalidates(&self) -> bool {
         match self.effect() {
-            Effect::Zero(_) | Effect::Collapse(_) | Effect::Insert(_) => true,
-            Effect::None | Effect::Overwrite(_) => matches!(self, Op::Dedupe(_)),
+            Effect::Zero(_)
+            | Effect::Collapse(_)
+            | Effect::Insert(_)
+            | Effect::Truncate(_)
+            | Effect::Exchange { .. }
+            | Effect::SwapBoot(_) => true,
+            // A read into a mapping stores.
+            Effect::CopyOf { .. } => matches!(self, Op::CloneRange(_)),
+            // A direct write drops the pages of its range (`kiocb_invalidate_pages`).
+            Effect::None | Effect::Overwrite(_) | Effect::Extend(_) => {
+                matches!(self, Op::Dedupe(_) | Op::JournalData(_))
+                    || matches!(self, Op::Write(a) if a.direct)
+            }
         }
     }
 
-    /// Whether it can instantiate pages in the page cache without changing content.
+    /// Whether it may bring pages into the page cache: what fills, and what dirties through it.
+    pub fn brings_in(&self) -> bool {
+        self.fills() || self.dirties()
+    }
+
+    /// Whether it can instantiate pages in the page cache, or as FIEMAP the filesystem's cached mapping,
+    /// without changing content.
     pub fn fills(&self) -> bool {
         match self {
             Op::Read(_)
+            | Op::UringRead(_)
+            | Op::Splice(_)
             | Op::Fault(_)
             | Op::Fadvise(_)
             | Op::Readahead(_)
             | Op::Madvise(_)
             // vfs_dedupe_file_range_compare() reads both files.
-            | Op::Dedupe(_) => true,
+            | Op::Dedupe(_)
+            | Op::Fiemap(_) => true,
             Op::PunchHole(_)
             | Op::ZeroRange(_)
             | Op::CollapseRange(_)
             | Op::InsertRange(_)
+            | Op::Truncate(_)
+            | Op::Extend(_)
+            | Op::CloneRange(_)
+            | Op::ExchangeRange(_)
+            | Op::SwapBoot(_)
+            | Op::JournalData(_)
+            | Op::BlkZeroout(_)
+            | Op::BlkDiscard(_)
             | Op::Store(_)
             | Op::Write(_)
+            | Op::ReadInto(_)
             | Op::Syncfs(_) => false,
         }
+    }
+
+    /// Whether it writes or stores into pages: what a dirtier is for.
+    pub fn dirties(&self) -> bool {
+        matches!(self, Op::Store(_) | Op::Write(_) | Op::ReadInto(_))
+    }
+
+    /// Whether the kernel refuses ranges that are not made of whole blocks.
+    fn takes_whole_blocks(&self) -> bool {
+        match self {
+            Op::CollapseRange(_)
+            | Op::InsertRange(_)
+            | Op::Dedupe(_)
+            | Op::CloneRange(_)
+            | Op::ExchangeRange(_)
+            | Op::BlkZeroout(_)
+            | Op::BlkDiscard(_) => true,
+            Op::Write(a) => a.direct,
+            Op::PunchHole(_)
+            | Op::ZeroRange(_)
+            | Op::Truncate(_)
+            | Op::Extend(_)
+            | Op::Read(_)
+            | Op::UringRead(_)
+            | Op::Splice(_)
+            | Op::Fault(_)
+            | Op::Fadvise(_)
+            | Op::Readahead(_)
+            | Op::Madvise(_)
+            | Op::Fiemap(_)
+            | Op::SwapBoot(_)
+            | Op::JournalData(_)
+            | Op::Store(_)
+            | Op::ReadInto(_)
+            | Op::Syncfs(_) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::{Geometry, catalog};
+
+    #[test]
+    fn only_what_moves_blocks_takes_whole_clusters() {
+        let chunk = |name: &str, block| {
+            let all = catalog();
+            let scenario = all.iter().find(|s| s.scenario == name).unwrap();
+            scenario.chunk(Geometry { page: 4096, block })
+        };
+        assert_eq!(chunk("collapse-while-fault", 65536), 65536);
+        assert_eq!(chunk("collapse-while-fault", 1024), 4096);
+        assert_eq!(chunk("punch-while-read", 65536), 4096);
     }
 }

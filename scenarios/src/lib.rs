@@ -30,6 +30,9 @@ pub use model::{
     Scenario,
 };
 pub use named::Named;
-pub use op::{DedupeArgs, Effect, MadviseAdvice, MadviseArgs, NoArgs, OnRange, Op, ReadArgs};
+pub use op::{
+    CopyArgs, DedupeArgs, Effect, ExchangeArgs, MadviseAdvice, MadviseArgs, NoArgs, On, OnFile,
+    OnRange, Op, ReadArgs, SpliceArgs, WriteArgs,
+};
 pub use range::{Anchor, Geometry, Position, RangeError, RangeExpr, Size, Unit};
 pub use schema::schema_json;

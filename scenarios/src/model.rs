@@ -16,6 +16,9 @@ pub struct Scenario {
     pub claim: String,
     /// The mail, commit or test it comes from.
     pub source: String,
+    /// Whether it is one of the few that run when none is asked for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub headline: bool,
     /// What the target must be able to do; must name every capability that its operations need.
     #[serde(default)]
     pub needs: Vec<Capability>,
@@ -38,6 +41,9 @@ pub struct Scenario {
 pub struct FileSpec {
     /// Its size when a pass begins.
     pub size: Size,
+    /// Its size when a pass begins, where that is less: then `size` is the room that ranges may use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filled: Option<Size>,
     /// What it holds when a pass begins.
     #[serde(default, with = "serde_yaml::with::singleton_map")]
     #[schemars(with = "Content")]
@@ -58,6 +64,9 @@ pub enum Content {
     Empty,
     /// The same bytes as another file.
     SameAs(String),
+    /// What another file trades with its filesystem's boot loader inode (EXT4_IOC_SWAP_BOOT): stamps that
+    /// are put there before a pass. No actor can name the inode itself.
+    BootOf(String),
 }
 
 /// What one round is.
@@ -68,6 +77,9 @@ pub struct Round {
     pub on: String,
     /// The size of a chunk.
     pub chunk: Size,
+    /// Every round races the same chunk, the last one of the file, instead of one each.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fixed: bool,
 }
 
 /// One actor: a process of its own with its own descriptors and mappings.
@@ -160,6 +172,10 @@ pub enum Holds {
     Shifted,
     /// What was written or stored last.
     Written,
+    /// What the same offsets of the file hold that it was copied from.
+    Copied,
+    /// What the other side of an exchange, a file or the boot loader's inode, held there before.
+    Exchanged,
     /// What it held before.
     Unchanged,
 }
@@ -211,10 +227,26 @@ pub enum Capability {
     InsertRange,
     /// FIDEDUPERANGE.
     Dedupe,
+    /// FICLONERANGE.
+    Clone,
+    /// XFS_IOC_EXCHANGE_RANGE.
+    ExchangeRange,
+    /// EXT4_IOC_SWAP_BOOT.
+    SwapBoot,
+    /// FS_JOURNAL_DATA_FL can be set and cleared, with effect.
+    JournalData,
+    /// BLKZEROOUT.
+    BlkZeroout,
+    /// BLKDISCARD of blocks that read as zeros afterwards.
+    BlkDiscard,
     /// RWF_NOWAIT.
     Nowait,
     /// O_DIRECT reads that really are direct.
     DirectRead,
+    /// O_DIRECT writes that really are direct: they drop even a page that is mapped.
+    DirectWrite,
+    /// io_uring, with IORING_OP_READ.
+    IoUring,
     /// MADV_POPULATE_READ.
     PopulateRead,
     /// posix_fadvise(WILLNEED), readahead(2) and madvise(WILLNEED) bring absent pages in.

@@ -28,7 +28,8 @@ pub enum Unit {
 pub struct Geometry {
     /// Page size.
     pub page: u64,
-    /// Filesystem block (allocation unit) size.
+    /// What the filesystem allocates and frees at a time: its block, or a cluster of blocks (ext4's bigalloc).
+    /// Collapse and insert take multiples of it only (`ext4_collapse_range`: EINVAL).
     pub block: u64,
 }
 

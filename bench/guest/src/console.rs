@@ -22,6 +22,14 @@ const OOPSES: [&str; 6] = [
     "invalid opcode: 0000",
 ];
 
+/// How a kernel says that memory is what it lacks: mm/oom_kill.c, and init/initramfs.c when the first root
+/// does not fit.
+const OUT_OF_MEMORY: [&str; 3] = [
+    "Out of memory: ",
+    "System is deadlocked on memory",
+    "Initramfs unpacking failed: write error",
+];
+
 /// What was printed.
 #[derive(Debug, Default)]
 pub(crate) struct Console {
@@ -29,6 +37,7 @@ pub(crate) struct Console {
     recent: Vec<u8>,
     panicked: bool,
     oopsed: bool,
+    out_of_memory: bool,
 }
 
 impl Console {
@@ -53,6 +62,7 @@ impl Console {
         let new = String::from_utf8_lossy(&self.recent[from..]);
         self.panicked |= is_panic(&new);
         self.oopsed |= is_oops(&new);
+        self.out_of_memory |= OUT_OF_MEMORY.iter().any(|words| new.contains(words));
         let excess = self.recent.len().saturating_sub(KEPT);
         self.recent.drain(..excess);
         Ok(())
@@ -64,6 +74,10 @@ impl Console {
 
     pub(crate) fn oopsed(&self) -> bool {
         self.oopsed
+    }
+
+    pub(crate) fn out_of_memory(&self) -> bool {
+        self.out_of_memory
     }
 
     /// The last lines, and before them those back to the kernel's first report.
@@ -119,6 +133,17 @@ mod tests {
         assert!(console.panicked());
         assert!(console.recent.len() <= KEPT);
         assert_eq!(console.tail().len(), TAIL_LINES);
+    }
+
+    #[test]
+    fn lack_of_memory_is_heard() {
+        let mut console = Console::default();
+        console.add(b"[ 9.0] Out of mem").expect("add");
+        assert!(!console.out_of_memory());
+        console
+            .add(b"ory: Killed process 77 (punchbench) total-vm:9kB\n")
+            .expect("add");
+        assert!(console.out_of_memory() && !console.panicked());
     }
 
     #[test]

@@ -1,8 +1,7 @@
-//! `debian:SUITE`: the suite's kernel package, fetched with apt from this machine's own mirror into a
-//! cache. apt gets a private state, so neither the system's package lists nor its packages are touched,
+//! `debian:SUITE`: the suite's kernel package, fetched with apt from this machine's own mirror. apt gets a private state, so neither the system's package lists nor its packages are touched,
 //! and root is not needed; it verifies signatures as it always does.
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +10,9 @@ use nix::unistd::{Uid, User, chown};
 
 use crate::error::{GuestError, IoContext};
 use crate::host;
-use crate::kernel::{Kernel, image_release};
+use crate::image;
+use crate::kernel::{DEBIAN, Kernel, Machinery};
+use crate::modules_dir;
 use crate::sources::{Mirrors, debian_keyring};
 
 const ETC_APT: &str = "/etc/apt";
@@ -23,59 +24,8 @@ const KERNEL_PACKAGES: [&str; 3] = ["linux-image-", "linux-binary-", "linux-modu
 /// A dependency chain longer than this is not a kernel's.
 const MAX_PACKAGES: usize = 8;
 
-/// The suite's kernel, from the cache or else from the mirror.
-pub(crate) fn fetch(suite: &str) -> Result<Kernel, GuestError> {
-    let cache = cache_dir()?;
-    fs::create_dir_all(&cache).context("create the kernel cache", &cache)?;
-    let home = cache.join(format!("debian-{suite}"));
-    // One fetch at a time; who waited here finds the other's work done.
-    let lock_path = cache.join("lock");
-    let lock = File::create(&lock_path).context("create", &lock_path)?;
-    lock.lock().context("lock", &lock_path)?;
-    if !home.is_dir() {
-        remove_unfinished(&cache)?;
-        let partial = tempfile::Builder::new()
-            .prefix(PARTIAL)
-            .tempdir_in(&cache)
-            .context("create a directory in", &cache)?;
-        let tree = partial.path().join("tree");
-        download(suite, &tree)?;
-        index_modules(&tree)?;
-        find_kernel(suite, &tree)?;
-        fs::rename(&tree, &home).context("move the fetched kernel to", &home)?;
-    }
-    find_kernel(suite, &home)
-}
-
-const PARTIAL: &str = "partial-";
-
-/// What a killed fetch left; the lock is held, so nobody is at work in it.
-fn remove_unfinished(cache: &Path) -> Result<(), GuestError> {
-    for entry in fs::read_dir(cache).context("read", cache)?.flatten() {
-        if entry.file_name().to_string_lossy().starts_with(PARTIAL) {
-            fs::remove_dir_all(entry.path()).context("remove", &entry.path())?;
-        }
-    }
-    Ok(())
-}
-
-/// Where fetched kernels live.
-fn cache_dir() -> Result<PathBuf, GuestError> {
-    let base = std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .filter(|dir| dir.is_absolute());
-    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
-    base.or_else(home)
-        .map(|dir| dir.join("punchbench/kernels"))
-        .ok_or_else(|| GuestError::Io {
-            action: "choose a cache directory: set HOME or",
-            path: "XDG_CACHE_HOME".into(),
-            error: std::io::ErrorKind::NotFound.into(),
-        })
-}
-
-/// Unpacks the suite's kernel packages into `tree`.
-fn download(suite: &str, tree: &Path) -> Result<(), GuestError> {
+/// Unpacks the suite's kernel packages into `tree`, and indexes the modules in them.
+pub(crate) fn download(suite: &str, tree: &Path) -> Result<(), GuestError> {
     let purpose = "a Debian kernel is fetched with it";
     let package = "apt, or give --kernel a path";
     let dpkg_deb = host::require(
@@ -110,7 +60,7 @@ fn download(suite: &str, tree: &Path) -> Result<(), GuestError> {
                 .arg(tree),
         )?;
     }
-    Ok(())
+    index_modules(tree)
 }
 
 /// apt with a state of its own, for one suite.
@@ -281,25 +231,16 @@ fn index_modules(tree: &Path) -> Result<(), GuestError> {
         std::os::unix::fs::symlink("usr/lib", &lib).context("link", &lib)?;
     }
     let modules = tree.join("lib/modules");
-    let depmod = host::require(
-        "depmod",
-        "a fetched kernel's modules are indexed with it",
-        "kmod",
-    )?;
     for entry in fs::read_dir(&modules).context("read", &modules)?.flatten() {
         if !entry.path().join("modules.dep").exists() {
-            host::run(
-                Command::new(&depmod)
-                    .arg("-b")
-                    .arg(tree)
-                    .arg(entry.file_name()),
-            )?;
+            modules_dir::depmod(tree, &entry.file_name().to_string_lossy())?;
         }
     }
     Ok(())
 }
 
-fn find_kernel(suite: &str, tree: &Path) -> Result<Kernel, GuestError> {
+/// The kernel in an unpacked package.
+pub(crate) fn find_kernel(suite: &str, tree: &Path) -> Result<Kernel, GuestError> {
     let mut images = Vec::new();
     // Newer packages leave it to the machine that installs them to copy the image to /boot.
     for (dir, file) in [("boot", "vmlinuz-"), ("lib/modules", "vmlinuz")] {
@@ -314,28 +255,23 @@ fn find_kernel(suite: &str, tree: &Path) -> Result<Kernel, GuestError> {
     }
     let image = images.pop().ok_or_else(|| GuestError::BadImage {
         path: tree.to_owned(),
-        why: "the package holds no vmlinuz; remove the directory to fetch it anew".to_owned(),
+        why: "the package holds no vmlinuz; `punchbench kernel remove` it to fetch it anew"
+            .to_owned(),
     })?;
-    let release = image_release(&image)?;
-    let modules = tree.join("lib/modules").join(&release);
-    if !modules.join("modules.dep").is_file() {
-        return Err(GuestError::BadImage {
-            path: modules,
-            why: "the modules are not indexed; remove the directory to fetch them anew".to_owned(),
-        });
-    }
+    let release = image::release(&image)?;
     Ok(Kernel {
-        name: format!("debian:{suite}"),
+        name: format!("{DEBIAN}{suite}"),
         image,
+        machinery: Machinery::Pc,
+        modules: Some(modules_dir::index(tree, &release)?),
         release,
-        modules: Some(modules),
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::tests::boot_image;
+    use crate::image::tests::boot_image;
 
     #[test]
     fn the_image_is_found_where_old_and_new_packages_put_it() {
@@ -350,14 +286,13 @@ mod tests {
             fs::create_dir_all(tree.join("boot")).expect("mkdir");
             assert!(find_kernel("s", tree).is_err(), "no image yet");
             fs::write(tree.join(place), boot_image(release)).expect("write");
-            assert!(find_kernel("s", tree).is_err(), "no index yet");
             fs::write(modules.join("modules.dep"), "").expect("write");
             let kernel = find_kernel("s", tree).expect("kernel");
             assert_eq!(
                 (kernel.image, kernel.release.as_str()),
                 (tree.join(place), release)
             );
-            assert_eq!(kernel.modules, Some(modules));
+            assert!(kernel.modules.is_some());
         }
     }
 

@@ -19,7 +19,7 @@ pub enum GuestError {
     },
     /// `--kernel` was given something that names no kernel.
     #[error(
-        "{spec:?} names no kernel: {why}. Give debian:SUITE (such as debian:bookworm), a bzImage or vmlinuz, or IMAGE:MODULESDIR"
+        "{spec:?} names no kernel: {why}. Give debian:SUITE (such as debian:bookworm), a bzImage, vmlinuz or linux.uml, or IMAGE:MODULESDIR"
     )]
     BadSpec {
         /// What was given.
@@ -33,6 +33,19 @@ pub enum GuestError {
         /// The image.
         path: PathBuf,
         /// What is wrong with it.
+        why: String,
+    },
+    /// The modules are not the kernel's.
+    #[error(
+        "{path} has no modules for the kernel {release}: {why}. Give IMAGE:MODULESDIR with the modules that were built with it (from its package, or `make modules_install INSTALL_MOD_PATH=DIR`)",
+        path = path.display()
+    )]
+    BadModules {
+        /// The directory that was given.
+        path: PathBuf,
+        /// The kernel's release.
+        release: String,
+        /// What is there instead.
         why: String,
     },
     /// This machine's architecture has no guest support.
@@ -76,20 +89,20 @@ pub enum GuestError {
         /// What apt printed.
         output: String,
     },
+    /// A kernel is to be removed that was never fetched.
+    #[error("{name} is not among the fetched kernels in {cache}; `punchbench kernel list` has them", cache = cache.display())]
+    NotFetched {
+        /// What was asked for.
+        name: String,
+        /// Where the others are.
+        cache: PathBuf,
+    },
     /// The guest could not set itself up.
     #[error("the guest could not start the program: {0}")]
     GuestSetup(String),
     /// The caller's stop came; every record until then was passed on.
     #[error("the run in the guest was interrupted")]
     Interrupted,
-    /// Lines from the guest were lost or torn although it ended in good order.
-    #[error("{count} line(s) from the guest were damaged on the way, the first: {first}")]
-    Damaged {
-        /// How many.
-        count: u64,
-        /// The first.
-        first: String,
-    },
 }
 
 /// Names the file and the action in an I/O error.

@@ -52,8 +52,15 @@ const MOUNTS: [(&str, &str, &str); 6] = [
 
 /// Whether this process was started by a kernel as its init, with orders from [`crate::GuestRun`].
 /// The program asks before anything else, and then calls [`run`].
+///
+/// Process 1 of a PID namespace is not init, though it sees the same files: taken for it, it would start
+/// the program again, which would start another, down to the depth at which clone(2) fails with ENOSPC
+/// (MAX_PID_NS_LEVEL in kernel/pid_namespace.c). The kernel starts its init with nothing mounted but the
+/// root, so whoever has a /proc is not it.
 pub fn is_guest_init() -> bool {
-    getpid() == Pid::from_raw(1) && Path::new(ORDERS_PATH).exists()
+    getpid() == Pid::from_raw(1)
+        && !Path::new("/proc/self").exists()
+        && Path::new(ORDERS_PATH).exists()
 }
 
 /// Does what was ordered and switches the machine off.
@@ -74,9 +81,13 @@ fn try_run() -> io::Result<()> {
             .map_err(|e| io::Error::other(format!("cannot mount {kind} on {at}: {e}")))?;
     }
     let mut link = Link::open()?;
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+    let about = |what: &str| -> io::Result<String> {
+        let text = fs::read_to_string(format!("/proc/sys/kernel/{what}"))?;
+        Ok(text.trim().to_owned())
+    };
     link.tell(&Control::Hello {
-        release: release.trim().to_owned(),
+        release: about("osrelease")?,
+        version: about("version")?,
     })?;
     match obey(&mut link) {
         Ok(exit) => link.tell(&Control::Done { exit })?,
@@ -117,6 +128,7 @@ fn obey(link: &mut Link) -> io::Result<i32> {
             })?;
         }
     }
+    link.tell(&Control::Ready)?;
     run_program(&orders.argv, link)
 }
 

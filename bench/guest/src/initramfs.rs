@@ -16,6 +16,8 @@ use crate::cpio::Archive;
 use crate::error::{GuestError, IoContext};
 use crate::host;
 use crate::modules::{Module, read_module};
+use crate::run::FailedModule;
+use crate::slim::loaded_part;
 
 /// What the guest's init reads to know what to do.
 pub(crate) const ORDERS_PATH: &str = "/punchbench.json";
@@ -55,29 +57,45 @@ pub(crate) struct ModuleOrder {
     pub(crate) required: bool,
 }
 
+/// A tool that is not in the guest, because of this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissingTool {
+    /// Its name.
+    pub name: String,
+    /// Why it could not be packed.
+    pub why: String,
+}
+
+/// What was asked for and is not in an initramfs.
+#[derive(Debug, Default)]
+pub(crate) struct LeftOut {
+    pub(crate) tools: Vec<MissingTool>,
+    pub(crate) modules: Vec<FailedModule>,
+}
+
 /// What goes into an initramfs.
 #[derive(Debug)]
 pub(crate) struct Contents<'a> {
     pub(crate) program: &'a Path,
     pub(crate) argv: &'a [String],
-    /// Names of programs; those the host lacks are left out and returned.
+    /// Names of programs.
     pub(crate) tools: &'a [String],
     pub(crate) modules: &'a [Module],
 }
 
 impl Contents<'_> {
-    /// Writes the archive and gives the tools that are not installed here.
-    pub(crate) fn write(&self, file: &File) -> Result<Vec<String>, GuestError> {
+    /// Writes the archive and gives what could not be put into it. Other trials need it no less for that.
+    pub(crate) fn write(&self, file: &File) -> Result<LeftOut, GuestError> {
         let mut pack = Pack {
             archive: Archive::new(BufWriter::new(file)),
             packed: BTreeSet::new(),
         };
         pack.skeleton()?;
-        let mut missing = Vec::new();
+        let mut left_out = LeftOut::default();
         for tool in self.tools {
-            match host::find(tool) {
-                Some(file) => pack.executable(&file)?,
-                None => missing.push(tool.clone()),
+            if let Err(why) = pack.tool(tool)? {
+                let name = tool.clone();
+                left_out.tools.push(MissingTool { name, why });
             }
         }
         for setting in SETTINGS.map(Path::new) {
@@ -86,8 +104,9 @@ impl Contents<'_> {
             }
         }
         pack.libraries(self.program)?;
-        pack.copy(self.program, PROGRAM_PATH)?;
-        let modules = pack.modules(self.modules)?;
+        let program = fs::read(self.program).context("read", self.program)?;
+        pack.put(PROGRAM_PATH, 0o755, &loaded_part(program))?;
+        let modules = pack.modules(self.modules, &mut left_out.modules)?;
         let orders = Orders {
             argv: self.argv.to_vec(),
             modules,
@@ -95,7 +114,7 @@ impl Contents<'_> {
         let orders = serde_json::to_vec(&orders).expect("strings always serialize");
         pack.put(ORDERS_PATH, 0o644, &orders)?;
         pack.archive.finish().context("write", Path::new(NAME))?;
-        Ok(missing)
+        Ok(left_out)
     }
 }
 
@@ -121,10 +140,22 @@ impl Pack<'_> {
             .context("write", Path::new(NAME))
     }
 
-    /// A program of the host with all it needs to start.
-    fn executable(&mut self, path: &Path) -> Result<(), GuestError> {
-        self.host_path(path)?;
-        self.libraries(path)
+    /// A program of the host with all it needs to start, or why it cannot be had.
+    fn tool(&mut self, name: &str) -> Result<Result<(), String>, GuestError> {
+        let Some(path) = host::find(name) else {
+            return Ok(Err(format!("{name} is not installed here")));
+        };
+        match libraries(&path) {
+            Ok(libraries) => {
+                self.host_path(&path)?;
+                for library in libraries {
+                    self.host_path(&library)?;
+                }
+                Ok(Ok(()))
+            }
+            Err(error @ GuestError::MissingProgram { .. }) => Err(error),
+            Err(error) => Ok(Err(error.to_string())),
+        }
     }
 
     fn libraries(&mut self, program: &Path) -> Result<(), GuestError> {
@@ -195,11 +226,27 @@ impl Pack<'_> {
             .context("write", Path::new(NAME))
     }
 
-    fn modules(&mut self, modules: &[Module]) -> Result<Vec<ModuleOrder>, GuestError> {
+    fn modules(
+        &mut self,
+        modules: &[Module],
+        left_out: &mut Vec<FailedModule>,
+    ) -> Result<Vec<ModuleOrder>, GuestError> {
         let mut orders = Vec::new();
         for module in modules {
+            let data = match read_module(&module.path) {
+                Ok(data) => data,
+                Err(error @ GuestError::MissingProgram { .. }) => return Err(error),
+                Err(error) => {
+                    left_out.push(FailedModule {
+                        name: module.name.clone(),
+                        required: module.required,
+                        error: error.to_string(),
+                    });
+                    continue;
+                }
+            };
             let path = format!("/modules/{}.ko", module.name);
-            self.put(&path, 0o644, &read_module(&module.path)?)?;
+            self.put(&path, 0o644, &data)?;
             orders.push(ModuleOrder {
                 name: module.name.clone(),
                 path,
@@ -265,6 +312,37 @@ mod tests {
                 .is_empty()
         );
         assert!(parse_ldd(program, "\tlibx.so => not found\n").is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_packed_is_told_and_the_rest_is_packed() {
+        let dir = tempfile::tempdir().expect("tempdir");
+        let module = |name: &str, required| Module {
+            name: name.to_owned(),
+            path: dir.path().join(format!("{name}.ko")),
+            required,
+        };
+        let modules = [module("gone", true), module("here", false)];
+        fs::write(&modules[1].path, "the module's bytes").expect("write");
+        let out = tempfile::NamedTempFile::new().expect("tempfile");
+        let left_out = Contents {
+            program: Path::new("/bin/sh"),
+            argv: &[],
+            tools: &["no-such-tool".to_owned(), "sh".to_owned()],
+            modules: &modules,
+        }
+        .write(out.as_file())
+        .expect("write");
+        let names: Vec<&str> = left_out.tools.iter().map(|t| t.name.as_str()).collect();
+        assert_eq!(names, ["no-such-tool"]);
+        assert!(left_out.tools[0].why.contains("not installed"));
+        let [gone] = &left_out.modules[..] else {
+            panic!("{left_out:?}")
+        };
+        assert!(gone.required && gone.name == "gone" && gone.error.contains("gone.ko"));
+        let packed = fs::read(out.path()).expect("read");
+        let text = String::from_utf8_lossy(&packed);
+        assert!(text.contains("the module's bytes") && !text.contains("modules/gone.ko"));
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub struct Closure {
 }
 
 /// What a kernel's modules directory says about its modules.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ModuleIndex {
     dir: PathBuf,
     /// Name → file and the files it depends on, relative to `dir`.
@@ -58,6 +58,20 @@ impl ModuleIndex {
         index.add_softdeps(&read("modules.softdep"));
         index.add_aliases(&read("modules.alias"));
         Ok(index)
+    }
+
+    /// The same of modules that lie in `dir`.
+    pub(crate) fn at(self, dir: &Path) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            ..self
+        }
+    }
+
+    /// The file of one of its modules, whichever; none if there are none.
+    pub(crate) fn any(&self) -> Option<PathBuf> {
+        let (file, _) = self.modules.values().next()?;
+        Some(self.dir.join(file))
     }
 
     /// Everything to load so that all of `wanted` (names or aliases) can be used.

@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 
 use crate::console::Console;
 use crate::error::{GuestError, IoContext};
-use crate::initramfs::Contents;
-use crate::kernel::Kernel;
-use crate::modules::{Closure, ModuleIndex};
-use crate::qemu::{self, Accel, Ended, Limits, Machine};
+use crate::initramfs::{Contents, MissingTool};
+use crate::kernel::{Kernel, Machinery};
+use crate::machine::{Ended, Limits, Running};
+use crate::modules::Closure;
+use crate::qemu::{self, Accel, Machine};
+use crate::uml;
 use crate::unpack::unpack;
 use crate::wire::{Control, Decoder, Frame};
 
@@ -44,6 +46,8 @@ pub struct GuestRun {
     pub memory_mib: u32,
     /// The guest's CPUs.
     pub cpus: u32,
+    /// How long booting may take; a guest that does not come up ends then, not at the deadline.
+    pub boot: Duration,
     /// How long it may take altogether.
     pub deadline: Duration,
     /// How long neither a record nor a word on the console may come.
@@ -61,8 +65,14 @@ pub struct GuestOutcome {
     pub console_tail: Vec<String>,
     /// The release the guest's kernel reported; none if init never ran.
     pub release: Option<String>,
-    /// From QEMU's start to init's first word.
+    /// And its version, which tells two builds of a release apart.
+    pub version: Option<String>,
+    /// From the machine's start to init's first word.
     pub boot: Option<Duration>,
+    /// From the machine's start until the modules were loaded and the program began.
+    pub ready: Option<Duration>,
+    /// Whether the guest's kernel had too little memory, by its own account.
+    pub out_of_memory: bool,
     /// How the guest was run.
     pub accel: Accel,
     /// How many records came.
@@ -71,10 +81,26 @@ pub struct GuestOutcome {
     pub failed_modules: Vec<FailedModule>,
     /// Modules asked for that this kernel does not have.
     pub missing_modules: Vec<String>,
-    /// Tools asked for that are not installed here.
-    pub missing_tools: Vec<String>,
-    /// Lines that were damaged on the way; possible only where the guest did not end in good order.
+    /// Tools asked for that could not be packed.
+    pub missing_tools: Vec<MissingTool>,
+    /// Lines that were lost or torn on the way, or were not ours. What was in them is missing from the
+    /// records; those that came are whole.
     pub damaged: u64,
+    /// The first of them.
+    pub first_damage: Option<String>,
+}
+
+/// What is told while a guest runs.
+#[derive(Debug)]
+pub enum News<'a> {
+    /// A tool cannot be had in the guest; before it boots.
+    MissingTool(&'a MissingTool),
+    /// The kernel has no such module; before it boots.
+    MissingModule(&'a str),
+    /// A module did not load, or could not even be packed.
+    FailedModule(&'a FailedModule),
+    /// A record line.
+    Record(&'a str),
 }
 
 /// How a guest ended.
@@ -96,8 +122,8 @@ pub enum GuestEnd {
     },
     /// The machine ended without a word why.
     EarlyExit {
-        /// QEMU's exit status and what it said.
-        qemu: String,
+        /// Its process's exit status, and what that said.
+        said: String,
     },
 }
 
@@ -116,23 +142,26 @@ impl GuestRun {
     /// Boots the kernel and runs the program in it; `on_line` gets each record line as it comes.
     /// Blocks until the guest has ended; nothing of it is left then, nor when this process is killed.
     pub fn run(self, on_line: &mut dyn FnMut(&str)) -> Result<GuestOutcome, GuestError> {
-        self.run_until(None, on_line)
+        self.run_until(None, &mut |news| {
+            if let News::Record(line) = news {
+                on_line(line);
+            }
+        })
     }
 
-    /// As [`GuestRun::run`], but ends with [`GuestError::Interrupted`] as soon as `stop` can be read:
-    /// a signalfd, say. QEMU is not told of the terminal's interrupts.
+    /// As [`GuestRun::run`], but tells everything as it comes, and ends with [`GuestError::Interrupted`] as
+    /// soon as `stop` can be read: a signalfd, say. QEMU is not told of the terminal's interrupts.
     pub fn run_until(
         self,
         stop: Option<BorrowedFd>,
-        on_line: &mut dyn FnMut(&str),
+        on_news: &mut dyn FnMut(News),
     ) -> Result<GuestOutcome, GuestError> {
-        qemu::find()?;
         let started = Instant::now();
         // Without names, so that nothing is left of them however this process ends.
         let unnamed = || tempfile::tempfile().context("create a file in", &std::env::temp_dir());
         let (initramfs, vmlinux) = (unnamed()?, unnamed()?);
         let closure = match &self.kernel.modules {
-            Some(modules) => ModuleIndex::read(modules)?.closure(&self.modules),
+            Some(modules) => modules.closure(&self.modules),
             None => Closure::default(),
         };
         let contents = Contents {
@@ -141,77 +170,94 @@ impl GuestRun {
             tools: &self.tools,
             modules: &closure.load,
         };
-        let missing_tools = contents.write(&initramfs)?;
-        let unpacked = unpack(&self.kernel.image, &vmlinux);
-        let mut machine = Machine {
-            image: if unpacked {
-                path_of(&vmlinux)
-            } else {
-                self.kernel.image.clone()
-            },
-            initramfs: path_of(&initramfs),
-            memory_mib: self.memory_mib,
-            cpus: self.cpus,
-            accel: Accel::Tcg,
-        };
-        let until = started + self.deadline;
-        let mut outcome = None;
-        if qemu::kvm_opens() && !KVM_FAILED.load(Ordering::Relaxed) {
-            machine.accel = Accel::Kvm;
-            let proof = Limits {
-                until: until.min(Instant::now() + KVM_PROOF),
-                silence: self.silence,
-            };
-            let proved = self.boot(&machine, proof, until, stop, on_line)?;
-            if proved.boot.is_some() {
-                outcome = Some(proved);
-            } else {
-                KVM_FAILED.store(true, Ordering::Relaxed);
-                machine.accel = Accel::Tcg;
-            }
+        let left_out = contents.write(&initramfs)?;
+        for tool in &left_out.tools {
+            on_news(News::MissingTool(tool));
         }
-        let mut outcome = match outcome {
-            Some(outcome) => outcome,
-            None => self.boot(
-                &machine,
-                Limits {
-                    until,
-                    silence: self.silence,
-                },
-                until,
-                stop,
-                on_line,
-            )?,
+        for module in &closure.missing {
+            on_news(News::MissingModule(module));
+        }
+        for module in &left_out.modules {
+            on_news(News::FailedModule(module));
+        }
+        let until = started + self.deadline;
+        let mut outcome = match self.kernel.machinery {
+            Machinery::UserMode => {
+                let start = || uml::start(&self.kernel.image, &initramfs, self.memory_mib);
+                self.boot(start, Accel::UserMode, self.boot, until, stop, on_news)?
+            }
+            Machinery::Pc => self.boot_pc(&initramfs, &vmlinux, until, stop, on_news)?,
         };
         outcome.missing_modules = closure.missing;
-        outcome.missing_tools = missing_tools;
+        outcome.missing_tools = left_out.tools;
+        outcome.failed_modules.splice(0..0, left_out.modules);
         Ok(outcome)
     }
 
-    /// One boot, within `limits` until init says hello and from then on until `until`.
-    fn boot(
+    /// Under KVM if that works here, else by emulation.
+    fn boot_pc(
         &self,
-        machine: &Machine,
-        limits: Limits,
+        initramfs: &File,
+        vmlinux: &File,
         until: Instant,
         stop: Option<BorrowedFd>,
-        on_line: &mut dyn FnMut(&str),
+        on_news: &mut dyn FnMut(News),
+    ) -> Result<GuestOutcome, GuestError> {
+        let unpacked = unpack(&self.kernel.image, vmlinux);
+        let mut machine = Machine {
+            image: if unpacked {
+                path_of(vmlinux)
+            } else {
+                self.kernel.image.clone()
+            },
+            initramfs: path_of(initramfs),
+            memory_mib: self.memory_mib,
+            cpus: self.cpus,
+            accel: Accel::Kvm,
+        };
+        if qemu::kvm_opens() && !KVM_FAILED.load(Ordering::Relaxed) {
+            let start = || machine.start();
+            let boot = self.boot.min(KVM_PROOF);
+            let proved = self.boot(start, Accel::Kvm, boot, until, stop, on_news)?;
+            if proved.boot.is_some() {
+                return Ok(proved);
+            }
+            KVM_FAILED.store(true, Ordering::Relaxed);
+        }
+        machine.accel = Accel::Tcg;
+        let start = || machine.start();
+        self.boot(start, Accel::Tcg, self.boot, until, stop, on_news)
+    }
+
+    /// One boot: init says hello within `boot`, and everything is done at `until`.
+    fn boot(
+        &self,
+        start: impl FnOnce() -> Result<Running, GuestError>,
+        accel: Accel,
+        boot: Duration,
+        until: Instant,
+        stop: Option<BorrowedFd>,
+        on_news: &mut dyn FnMut(News),
     ) -> Result<GuestOutcome, GuestError> {
         let log = self.console_log.as_deref();
         let log = log
             .map(|path| File::create(path).context("create", path))
             .transpose()?;
         let mut console = Console::new(log);
-        let mut talk = Talk::new(until, machine.accel);
-        let mut qemu = machine.start()?;
+        let mut talk = Talk::new(until, accel);
+        let limits = Limits {
+            until: until.min(Instant::now() + boot),
+            silence: self.silence,
+        };
+        let mut machine = start()?;
         let mut on_records = |bytes: &[u8], limits: &mut Limits| -> io::Result<()> {
-            talk.hear(bytes, limits, on_line);
+            talk.hear(bytes, limits, on_news);
             Ok(())
         };
-        let ended = qemu
+        let ended = machine
             .watch(&mut console, limits, stop, &mut on_records)
             .context("read from", self.kernel.image.as_path())?;
-        drop(qemu);
+        drop(machine);
         talk.conclude(ended, &console)
     }
 }
@@ -229,7 +275,6 @@ struct Talk {
     outcome: GuestOutcome,
     done: Option<i32>,
     setup_failed: Option<String>,
-    first_damage: Option<String>,
 }
 
 impl Talk {
@@ -242,37 +287,41 @@ impl Talk {
                 end: GuestEnd::Panic,
                 console_tail: Vec::new(),
                 release: None,
+                version: None,
                 boot: None,
+                ready: None,
+                out_of_memory: false,
                 accel,
                 records: 0,
                 failed_modules: Vec::new(),
                 missing_modules: Vec::new(),
                 missing_tools: Vec::new(),
                 damaged: 0,
+                first_damage: None,
             },
             done: None,
             setup_failed: None,
-            first_damage: None,
         }
     }
 
-    fn hear(&mut self, bytes: &[u8], limits: &mut Limits, on_line: &mut dyn FnMut(&str)) {
+    fn hear(&mut self, bytes: &[u8], limits: &mut Limits, on_news: &mut dyn FnMut(News)) {
         for frame in self.decoder.feed(bytes) {
             match frame {
                 Ok(Frame::Record(line)) => {
                     self.outcome.records += 1;
-                    on_line(&line);
+                    on_news(News::Record(&line));
                 }
-                Ok(Frame::Control(control)) => self.note(control, limits),
+                Ok(Frame::Control(control)) => self.note(control, limits, on_news),
                 Err(damage) => self.damage(damage),
             }
         }
     }
 
-    fn note(&mut self, control: Control, limits: &mut Limits) {
+    fn note(&mut self, control: Control, limits: &mut Limits, on_news: &mut dyn FnMut(News)) {
         match control {
-            Control::Hello { release } => {
+            Control::Hello { release, version } => {
                 self.outcome.release = Some(release);
+                self.outcome.version = Some(version);
                 self.outcome.boot = Some(self.started.elapsed());
                 limits.until = self.until;
             }
@@ -281,12 +330,15 @@ impl Talk {
                 required,
                 error,
             } => {
-                self.outcome.failed_modules.push(FailedModule {
+                let module = FailedModule {
                     name,
                     required,
                     error,
-                });
+                };
+                on_news(News::FailedModule(&module));
+                self.outcome.failed_modules.push(module);
             }
+            Control::Ready => self.outcome.ready = Some(self.started.elapsed()),
             Control::SetupFailed { error } => {
                 self.setup_failed = Some(error);
                 limits.until = limits.until.min(Instant::now() + POWER_OFF);
@@ -300,7 +352,7 @@ impl Talk {
 
     fn damage(&mut self, damage: String) {
         self.outcome.damaged += 1;
-        self.first_damage.get_or_insert(damage);
+        self.outcome.first_damage.get_or_insert(damage);
     }
 
     fn conclude(mut self, ended: Ended, console: &Console) -> Result<GuestOutcome, GuestError> {
@@ -311,6 +363,7 @@ impl Talk {
             return Err(GuestError::GuestSetup(error));
         }
         self.outcome.console_tail = console.tail();
+        self.outcome.out_of_memory = console.out_of_memory();
         self.outcome.end = match (self.done, ended) {
             (_, Ended::Stopped) => return Err(GuestError::Interrupted),
             // A machine that did not switch itself off after that has been switched off.
@@ -319,16 +372,8 @@ impl Talk {
             (None, _) if console.oopsed() => GuestEnd::Oops,
             (None, Ended::Deadline) => GuestEnd::Hung { silent: false },
             (None, Ended::Silence) => GuestEnd::Hung { silent: true },
-            (None, Ended::Exited(status, said)) => GuestEnd::EarlyExit {
-                qemu: format!("{status} {said}").trim().to_owned(),
-            },
+            (None, Ended::Exited(said)) => GuestEnd::EarlyExit { said },
         };
-        match (&self.outcome.end, self.first_damage) {
-            (GuestEnd::Done { .. }, Some(first)) => Err(GuestError::Damaged {
-                count: self.outcome.damaged,
-                first,
-            }),
-            _ => Ok(self.outcome),
-        }
+        Ok(self.outcome)
     }
 }

@@ -14,13 +14,15 @@ const MAX_LINE: usize = 8 << 20;
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Control {
     /// The first frame: the kernel runs our init.
-    Hello { release: String },
+    Hello { release: String, version: String },
     /// A module did not load.
     ModuleFailed {
         name: String,
         required: bool,
         error: String,
     },
+    /// The modules are loaded, and the program is about to start.
+    Ready,
     /// The program could not be started.
     SetupFailed { error: String },
     /// The last frame.
@@ -53,7 +55,7 @@ impl Encoder {
 
     fn line(&mut self, kind: char, text: &[u8]) -> Vec<u8> {
         let number = self.number;
-        self.number = number.wrapping_add(1);
+        self.number = number.saturating_add(1);
         let mut line = head(kind, number, text).into_bytes();
         line.extend_from_slice(text);
         line.push(b'\n');
@@ -66,6 +68,8 @@ impl Encoder {
 pub(crate) struct Decoder {
     buffer: Vec<u8>,
     expected: u32,
+    /// Unreadable lines since the last good one: each may be one of the numbers that are missing then.
+    unreadable: u32,
     started: bool,
 }
 
@@ -93,19 +97,27 @@ impl Decoder {
 
     fn line(&mut self, line: &[u8], frames: &mut Vec<Result<Frame, String>>) {
         match parse(line) {
+            Ok((number, _)) if number < self.expected => {
+                // Whoever counts anew is not the one that was listened to so far.
+                let expected = self.expected;
+                frames.push(Err(format!(
+                    "line {number} came where {expected} was due: a second sender, or a line sent twice"
+                )));
+            }
             Ok((number, frame)) => {
-                if number != self.expected {
-                    let lost = number.wrapping_sub(self.expected);
+                let lost = number - self.expected;
+                if lost > self.unreadable {
                     frames.push(Err(format!("{lost} line(s) lost before number {number}")));
                 }
                 self.started = true;
-                self.expected = number.wrapping_add(1);
+                self.unreadable = 0;
+                self.expected = number.saturating_add(1);
                 frames.push(Ok(frame));
             }
             // Firmware and a probing driver may leave bytes on the port before our init has it.
             Err(_) if !self.started => {}
             Err(why) => {
-                self.expected = self.expected.wrapping_add(1);
+                self.unreadable += 1;
                 frames.push(Err(excerpt(why, line)));
             }
         }
@@ -167,6 +179,7 @@ mod tests {
         let mut encoder = Encoder::default();
         let hello = Control::Hello {
             release: "5.10".into(),
+            version: "#1 SMP".into(),
         };
         let done = Control::Done { exit: 3 };
         let lines = vec![
@@ -213,6 +226,42 @@ mod tests {
         assert!(got[1].is_ok());
         decoder.feed(&lines[1][..10]);
         assert!(decoder.rest().is_some());
+    }
+
+    #[test]
+    fn foreign_lines_cost_none_of_ours() {
+        let (lines, frames) = three();
+        let mut decoder = Decoder::default();
+        decoder.feed(&lines[0]);
+        let got = decoder.feed(b"a shell's prompt\nand more\n");
+        assert!(got.len() == 2 && got.iter().all(Result::is_err), "{got:?}");
+        assert_eq!(decoder.feed(&lines[1]), [Ok(frames[1].clone())]);
+    }
+
+    #[test]
+    fn a_line_torn_in_two_is_told_by_its_pieces_alone() {
+        let (lines, frames) = three();
+        let mut decoder = Decoder::default();
+        decoder.feed(&lines[0]);
+        let torn = [&lines[1][..9], b"\n", &lines[1][9..]].concat();
+        let got = decoder.feed(&torn);
+        assert!(got.len() == 2 && got.iter().all(Result::is_err), "{got:?}");
+        assert_eq!(decoder.feed(&lines[2]), [Ok(frames[2].clone())]);
+    }
+
+    /// A second init on the port: its lines are whole, but not ours.
+    #[test]
+    fn a_second_sender_is_named_and_not_believed() {
+        let (lines, frames) = three();
+        let mut decoder = Decoder::default();
+        decoder.feed(&lines[..2].concat());
+        let got = decoder.feed(&lines[..2].concat());
+        let told = |e: &String| e.contains("second sender") && !e.contains("lost");
+        assert!(
+            got.len() == 2 && got.iter().all(|g| g.as_ref().is_err_and(told)),
+            "{got:?}"
+        );
+        assert_eq!(decoder.feed(&lines[2]), [Ok(frames[2].clone())]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! A kernel comes from this machine's Debian mirror, once; without QEMU or a mirror the test is skipped,
 //! with the reason. `PUNCHBENCH_REQUIRE_GUEST=1` makes that a failure.
 
+use std::ffi::CString;
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
@@ -13,8 +14,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use punchbench_guest::{GuestEnd, GuestError, GuestOutcome, GuestRun, KernelSpec, init};
+use punchbench_guest::{GuestEnd, GuestError, GuestOutcome, GuestRun, Kernel, KernelSpec, init};
+use punchbench_sys::namespaces::{Isolated, inherited_events};
 
+/// The user-mode-linux kernel that is installed here; else a suite of Debian.
+const UML: &str = "linux.uml";
 const BOOT_AND_WORK: Duration = Duration::from_secs(180);
 /// The name this program is given on its command line in the guest.
 const INSIDE: &str = "inside";
@@ -43,6 +47,12 @@ fn main() -> ExitCode {
     let trials = vec![
         kernel("bullseye", "filesystems", filesystems),
         kernel("bookworm", "filesystems", filesystems),
+        kernel("trixie", "nested", nested),
+        kernel("bookworm", "unindexed_modules", unindexed_modules),
+        kernel(UML, "filesystems", filesystems),
+        kernel(UML, "panic", panics),
+        kernel(UML, "deadline", takes_too_long),
+        kernel(UML, "killed_runner", killed_runner),
         kernel("bookworm", "panic", panics),
         kernel("bookworm", "silence", falls_silent),
         kernel("bookworm", "deadline", takes_too_long),
@@ -93,17 +103,34 @@ fn guest(suite: &str, job: &str) -> anyhow::Result<GuestRun> {
         _ => (Vec::new(), Vec::new()),
     };
     Ok(GuestRun {
-        kernel: KernelSpec::parse(&format!("debian:{suite}"))?.resolve()?,
+        kernel: kernel_of(suite)?,
         program: std::env::current_exe()?,
         argv: vec![INSIDE.to_owned(), job.to_owned()],
         tools,
         modules,
         memory_mib: 2048,
         cpus: 2,
+        boot: BOOT_AND_WORK,
         deadline: BOOT_AND_WORK,
         silence: Duration::from_secs(60),
         console_log: None,
     })
+}
+
+fn kernel_of(suite: &str) -> anyhow::Result<Kernel> {
+    if suite != UML {
+        return Ok(KernelSpec::parse(&format!("debian:{suite}"))?.resolve()?);
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let program = std::env::split_paths(&path)
+        .map(|dir| dir.join(UML))
+        .find(|program| program.is_file())
+        .ok_or(GuestError::MissingProgram {
+            program: UML.to_owned(),
+            purpose: "it is a kernel",
+            package: "user-mode-linux",
+        })?;
+    Ok(KernelSpec::parse(&program.to_string_lossy())?.resolve()?)
 }
 
 fn run(guest: GuestRun) -> anyhow::Result<(GuestOutcome, Vec<String>)> {
@@ -115,10 +142,11 @@ fn run(guest: GuestRun) -> anyhow::Result<(GuestOutcome, Vec<String>)> {
         lines.push(line.to_owned());
     })?;
     eprintln!(
-        "{:?} under {:?}: init {:?} after QEMU's start, first record {first:?} after ours, all {:?}",
+        "{:?} under {:?}: init {:?}, program {:?} after QEMU's start, first record {first:?} after ours, all {:?}",
         outcome.release,
         outcome.accel,
         outcome.boot,
+        outcome.ready,
         started.elapsed()
     );
     Ok((outcome, lines))
@@ -137,24 +165,65 @@ fn filesystems(suite: &str) -> anyhow::Result<()> {
         "{}",
         context()
     );
-    ensure!(
-        outcome.missing_tools.contains(&"no-such-tool".to_owned()),
-        "{}",
-        context()
-    );
+    ensure!(lacks(&outcome, "no-such-tool"), "{}", context());
     ensure!(
         !outcome.failed_modules.iter().any(|module| module.required),
         "{}",
         context()
     );
     for kind in ["ext4", "xfs", "f2fs", "btrfs"] {
-        if outcome.missing_tools.contains(&format!("mkfs.{kind}")) {
+        if lacks(&outcome, &format!("mkfs.{kind}")) {
             continue;
         }
         let mounted = format!("{{\"mounted\":\"{kind}\"}}");
         ensure!(lines.contains(&mounted), "{kind} is missing: {}", context());
     }
     ensure!(long.len() == LONG_LINES, "{} long lines came", long.len());
+    Ok(())
+}
+
+fn lacks(outcome: &GuestOutcome, tool: &str) -> bool {
+    outcome.missing_tools.iter().any(|t| t.name == tool)
+}
+
+/// A trial is process 1 of a namespace, with the orders in sight should they still be there.
+fn nested(suite: &str) -> anyhow::Result<()> {
+    let (outcome, lines) = run(guest(suite, "nested")?)?;
+    ensure!(outcome.end == GuestEnd::Done { exit: 0 }, "{outcome:#?}");
+    ensure!(lines == ["I am process 1 and not init"], "{lines:?}");
+    ensure!(outcome.first_damage.is_none(), "{outcome:#?}");
+    Ok(())
+}
+
+/// Modules as their package unpacks them: without an index, and in a directory that is not ours to write to.
+fn unindexed_modules(suite: &str) -> anyhow::Result<()> {
+    let kernel = guest(suite, "")?.kernel;
+    let all = kernel.modules.context("modules")?;
+    let tree = tempfile::tempdir()?;
+    let modules = tree.path().join(&kernel.release);
+    let kept = modules.join("kernel/fs");
+    fs::create_dir_all(&kept)?;
+    for module in all.closure(&["ext4".to_owned()]).load {
+        let name = module.path.file_name().context("a file name")?;
+        fs::copy(&module.path, kept.join(name))?;
+    }
+    let spec = format!("{}:{}", kernel.image.display(), tree.path().display());
+    let again = KernelSpec::parse(&spec)?.resolve()?;
+    let closure = again
+        .modules
+        .context("modules")?
+        .closure(&["ext4".to_owned()]);
+    ensure!(closure.missing.is_empty(), "{closure:#?}");
+    let names: Vec<&str> = closure.load.iter().map(|m| m.name.as_str()).collect();
+    ensure!(
+        names.ends_with(&["ext4"]) && names.contains(&"jbd2"),
+        "{names:?}"
+    );
+    ensure!(closure.load.iter().all(|m| m.path.starts_with(&modules)));
+    ensure!(
+        !modules.join("modules.dep").exists(),
+        "the index was written there"
+    );
     Ok(())
 }
 
@@ -291,6 +360,11 @@ const LONG: usize = 100_000;
 const LONG_LINES: usize = 10;
 
 fn inside(job: &str) -> anyhow::Result<u8> {
+    if job == "process-1" {
+        let mut events = fs::File::from(inherited_events()?);
+        std::io::Write::write_all(&mut events, b"I am process 1 and not init")?;
+        return Ok(0);
+    }
     if job == "runner" {
         let guest = guest(&std::env::var("PUNCHBENCH_TEST_SUITE")?, "silence")?;
         guest.run(&mut |line| println!("{line}"))?;
@@ -316,6 +390,30 @@ fn inside(job: &str) -> anyhow::Result<u8> {
                 record(&"x".repeat(LONG))?;
             }
             Ok(7)
+        }
+        "nested" => {
+            // As if they had never been taken away: whoever takes itself for init does all this again.
+            let orders = format!(r#"{{"argv":["{INSIDE}","nested"],"modules":[]}}"#);
+            fs::write("/punchbench.json", orders)?;
+            let (mut said, events) = std::io::pipe()?;
+            let null = fs::File::open("/dev/null")?;
+            let args = [INSIDE, "process-1"].map(|word| CString::new(word).expect("no NUL in it"));
+            let child = Isolated {
+                program: c"/proc/self/exe",
+                args: &args,
+                env: &[],
+                stdin: null.as_fd(),
+                log: null.as_fd(),
+                events: events.as_fd(),
+                user: false,
+            }
+            .spawn()?;
+            drop(events);
+            let mut text = String::new();
+            std::io::Read::read_to_string(&mut said, &mut text)?;
+            nix::sys::wait::waitpid(child.pid, None)?;
+            record(&text)?;
+            Ok(0)
         }
         "panic" => {
             record("before")?;

@@ -5,10 +5,11 @@
 mod round;
 mod tell;
 
+use std::ops::Range;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-use round::Applied;
+use round::{Applied, Counted};
 
 use punchbench_results::{FillerEvidence, Phase, Verdict, Via};
 use punchbench_scenarios::{Op, Role};
@@ -16,11 +17,11 @@ use punchbench_sys::{futex, process};
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
-use crate::board::{Aborted, Board, Spin};
+use crate::board::{Aborted, Board, Known, Spin};
 use crate::content::{Content, Piece};
 use crate::judge::{Got, Wrong, judge, legal_words};
 use crate::message::{Finding, Message, Sender, legal_at};
-use crate::plan::{ActorPlan, Plan, RoundPlan, Step};
+use crate::plan::{ActorPlan, Plan, RoundPlan, Step, Way};
 use crate::stamp::Stamps;
 use crate::{Call, DirectIo, FileId, Look, Outcome, Subject, SubjectError};
 
@@ -110,6 +111,8 @@ struct Batch {
     overlapped: u64,
     touched: u64,
     by_itself: u64,
+    /// The leader's: the chunk was seen absent from the page cache just before the gate.
+    absent: u64,
     held: Vec<Held>,
     kept: usize,
 }
@@ -132,8 +135,7 @@ pub struct Racer<'a> {
     told: Vec<Verdict>,
     pub(crate) further: u64,
     pub(crate) violated: u64,
-    same: u64,
-    differs: u64,
+    outcomes: [u64; Counted::NAMES.len()],
     raced: u64,
     usage: crate::Usage,
     random: Xoshiro256PlusPlus,
@@ -220,8 +222,7 @@ impl<'a> Racer<'a> {
             told: Vec::new(),
             further: 0,
             violated: 0,
-            same: 0,
-            differs: 0,
+            outcomes: [0; Counted::NAMES.len()],
             raced: 0,
             usage: crate::Usage::default(),
             random: Xoshiro256PlusPlus::seed_from_u64(part.seed),
@@ -276,9 +277,6 @@ impl<'a> Racer<'a> {
     fn pass(&mut self, pass: u64) -> Result<(), Ended> {
         let (plan, board, spin) = (self.part.plan, self.part.board, self.part.spin);
         let mut contents = plan.contents(pass);
-        for slot in plan.actors[self.part.me].mutators.iter().flatten() {
-            board.clear(0, *slot);
-        }
         self.started = Instant::now();
         self.began.get_or_insert(self.started);
         let mut round = 0;
@@ -287,19 +285,6 @@ impl<'a> Racer<'a> {
             if self.leads() {
                 let n = self.rounds_now(round);
                 last = n == 0;
-                let absent = if n == 0 {
-                    0
-                } else {
-                    !self.residency(round, n, true)
-                };
-                board.absent().store(
-                    if self.part.cache_is_store {
-                        u64::MAX
-                    } else {
-                        absent
-                    },
-                    SeqCst,
-                );
                 board.violated().store(0, SeqCst);
                 board.go().store(n, SeqCst);
             }
@@ -308,42 +293,54 @@ impl<'a> Racer<'a> {
             if n == 0 {
                 break;
             }
-            self.plan_batch(pass, round, n, &mut contents);
+            self.plan_batch(pass, round, n, &contents);
             for i in 0..n {
                 self.race(i)?;
+            }
+            if self.leads() {
+                board.absent().store(self.batch.absent, SeqCst);
             }
             board.gate(spin)?;
             round += n;
             if board.void().load(SeqCst) != 0 {
+                self.report_held(pass)?;
                 last = true;
                 break;
             }
             if self.leads() {
                 self.raced += n;
                 board.rounds().store(self.raced, SeqCst);
-                let resident = self.residency(round - n, n, false);
-                board.resident().store(resident, SeqCst);
+                for actor in 1..plan.actors.len() {
+                    let alone = |page| plan.actors[actor].alone.contains(&page);
+                    let resident = self.residency(round - n..round, alone).unwrap_or(0);
+                    board.resident(actor).store(resident, SeqCst);
+                }
+                for round in round - n..round {
+                    let known = board.known(round, plan.mutators);
+                    board.order(round).store(known.word(), SeqCst);
+                }
             }
             board.gate(spin)?;
+            for round in round - n..round {
+                let known = Known::of(board.order(round).load(SeqCst));
+                plan.settle(pass, round, known, &mut contents);
+            }
             self.count_fills();
             self.report_held(pass)?;
             self.probe_batch(pass, round - n, round, &contents)?;
         }
-        self.pass_done(pass, round, last)
+        self.pass_done(round, last)
     }
 
-    fn pass_done(&mut self, pass: u64, rounds: u64, last: bool) -> Result<(), Ended> {
+    fn pass_done(&mut self, rounds: u64, last: bool) -> Result<(), Ended> {
         let racing_ns = self.started.elapsed().as_nanos() as u64;
-        self.report_failure(pass)?;
         for &file in &self.part.plan.actors[self.part.me].maps {
             let size = self.part.plan.files[usize::from(file)].size;
             self.subject.unmap(file, 0..size)?;
         }
         let message = if self.leads() {
-            let outcomes = match self.same + self.differs {
-                0 => Vec::new(),
-                _ => vec![("same".into(), self.same), ("differs".into(), self.differs)],
-            };
+            let names = Counted::NAMES.into_iter().map(String::from);
+            let outcomes = names.zip(self.outcomes).filter(|(_, n)| *n != 0).collect();
             Message::PassDone {
                 rounds,
                 racing_ns,
@@ -379,41 +376,38 @@ impl<'a> Racer<'a> {
         }
     }
 
-    /// A bit for each round of the batch that has any of its chunk's pages in the page cache; every bit
-    /// beyond the batch is set when `beyond`.
-    fn residency(&mut self, round: u64, n: u64, beyond: bool) -> u64 {
+    /// A bit for each of these rounds (at most 64) that has any of `these` pages of its chunk, counted from
+    /// its start, in the page cache, the first round lowest; `None` where it cannot be told.
+    fn residency(&mut self, rounds: Range<u64>, these: impl Fn(u64) -> bool) -> Option<u64> {
         let plan = self.part.plan;
-        let (a, b) = (plan.chunk(round), plan.chunk(round + n - 1));
+        let (a, b) = (plan.chunk(rounds.start), plan.chunk(rounds.end - 1));
         let span = a.start.min(b.start)..a.end.max(b.end);
         let page = plan.page();
         let base = span.start / page;
         let pages = &mut self.pages[..(span.end.div_ceil(page) - base) as usize];
-        pages.fill(true);
-        // Where it cannot be told, nothing counts as absent and nothing as left resident.
-        if self.subject.resident(plan.on, span, pages).is_none() {
-            return if beyond { u64::MAX } else { 0 };
-        }
-        let mut bits = if beyond && n < 64 { u64::MAX << n } else { 0 };
-        for i in 0..n {
-            let chunk = plan.chunk(round + i);
-            let any =
-                (chunk.start / page..chunk.end.div_ceil(page)).any(|p| pages[(p - base) as usize]);
-            bits |= u64::from(any) << i;
-        }
-        bits
+        self.subject.resident(plan.on, span, pages)?;
+        let resident = rounds.enumerate().filter(|(_, round)| {
+            let chunk = plan.chunk(*round);
+            let first = chunk.start / page;
+            (first..chunk.end.div_ceil(page))
+                .any(|p| these(p - first) && pages[(p - base) as usize])
+        });
+        Some(resident.fold(0, |bits, (i, _)| bits | 1 << i))
     }
 
-    /// Works out the rounds of a batch, and moves the contents on to what they are after it.
-    fn plan_batch(&mut self, pass: u64, first: u64, n: u64, contents: &mut [Content]) {
+    /// Works out the rounds of a batch from the contents before it: no two of them touch the same bytes.
+    fn plan_batch(&mut self, pass: u64, first: u64, n: u64, contents: &[Content]) {
         let batch = &mut self.batch;
         batch.first = first;
         batch.rounds.clear();
         (batch.overlapped, batch.touched, batch.by_itself, batch.kept) = (0, 0, 0, 0);
+        batch.absent = 0;
+        let (plan, me) = (self.part.plan, self.part.me);
         for round in first..first + n {
-            batch
-                .rounds
-                .push(self.part.plan.round(pass, round, self.part.me, contents));
-            self.part.plan.settle(pass, round, contents);
+            batch.rounds.push(plan.round(pass, round, me, contents));
+            for slot in plan.actors[me].mutators.iter().flatten() {
+                self.part.board.clear(round, *slot);
+            }
         }
         self.usage = self.subject.usage();
     }

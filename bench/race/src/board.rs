@@ -11,6 +11,10 @@ use punchbench_sys::{process, shm::SharedWords};
 
 /// The most actors that may race.
 pub const MOST_ACTORS: usize = 8;
+/// The most operations of a round that change content or blocks.
+pub const MOST_MUTATORS: usize = 3;
+/// The most rounds of a batch: they are bits of a word.
+pub const BATCH_ROUNDS: u64 = 64;
 
 /// How long who has a CPU of its own spins before it yields: some microseconds.
 const OWN_SPINS: u32 = 200;
@@ -23,17 +27,17 @@ const ABORT: usize = 3 * LINE;
 const COMMAND: usize = 4 * LINE;
 const GO: usize = 5 * LINE;
 const ABSENT: usize = 6 * LINE;
-const RESIDENT: usize = 7 * LINE;
 const CONFIRM: usize = 8 * LINE;
 const ROUNDS: usize = 9 * LINE;
-const VIOLATED: usize = 7 * LINE + 1;
+const VIOLATED: usize = 7 * LINE;
 const VOID: usize = 10 * LINE;
 const CALL_NS: usize = 11 * LINE;
-/// Two parities of (begin, end) for each mutator.
-const TICKS: usize = 12 * LINE;
-/// One line for each actor: suspect, answer (3 words), call sequence.
-const ACTORS: usize = TICKS + 2 * MOST_ACTORS * LINE;
-const WORDS: usize = ACTORS + MOST_ACTORS * LINE;
+/// One line for each actor: suspect, answer (3 words), call sequence, resident.
+const ACTORS: usize = 12 * LINE;
+/// (begin, end) of each mutator, for each round of a batch.
+const TICKS: usize = ACTORS + MOST_ACTORS * LINE;
+/// What is known of the order of each round's mutators, for a whole pass.
+const ORDERS: usize = TICKS + BATCH_ROUNDS as usize * MOST_MUTATORS * LINE;
 
 /// The bench gave the trial up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +50,57 @@ pub struct Board {
     actors: u64,
 }
 
+/// Which mutators of a round had returned before which others began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Known(u16);
+
+impl Known {
+    fn bit(a: usize, b: usize) -> u16 {
+        1 << (4 * a + b)
+    }
+
+    /// Notes that `a` had returned before `b` began.
+    pub fn say(&mut self, a: usize, b: usize) {
+        self.0 |= Known::bit(a, b);
+    }
+
+    /// Without what it says of the mutators in `mask`.
+    pub fn without(self, mask: u8) -> Known {
+        let mut kept = Known::default();
+        for a in (0..MOST_MUTATORS).filter(|a| mask >> a & 1 == 0) {
+            for b in (0..MOST_MUTATORS).filter(|b| mask >> b & 1 == 0) {
+                kept.0 |= self.0 & Known::bit(a, b);
+            }
+        }
+        kept
+    }
+
+    /// Whether anything that this says is also said by `other`.
+    pub fn shares(self, other: Known) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Whether a set of mutators that have taken effect, as bits, holds with each also those before it.
+    pub fn closed(self, applied: u8) -> bool {
+        self.0 == 0
+            || (0..MOST_MUTATORS).all(|b| {
+                applied >> b & 1 == 0
+                    || (0..MOST_MUTATORS)
+                        .all(|a| self.0 & Known::bit(a, b) == 0 || applied >> a & 1 != 0)
+            })
+    }
+
+    /// As a word of shared memory.
+    pub fn word(self) -> u64 {
+        self.0.into()
+    }
+
+    /// The reverse of [`Known::word`].
+    pub fn of(word: u64) -> Known {
+        Known(word as u16)
+    }
+}
+
 /// What an actor waits with at the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spin {
@@ -56,10 +111,10 @@ pub enum Spin {
 }
 
 impl Board {
-    /// For `actors` racing actors.
-    pub fn new(actors: usize) -> std::io::Result<Board> {
+    /// For `actors` racing actors and passes of at most `rounds` rounds.
+    pub fn new(actors: usize, rounds: u64) -> std::io::Result<Board> {
         Ok(Board {
-            words: SharedWords::new(WORDS)?,
+            words: SharedWords::new(ORDERS + rounds as usize)?,
             actors: actors as u64,
         })
     }
@@ -112,7 +167,7 @@ impl Board {
     }
 
     fn ticks(&self, round: u64, mutator: usize) -> usize {
-        TICKS + ((round % 2) as usize * MOST_ACTORS + mutator) * LINE
+        TICKS + ((round % BATCH_ROUNDS) as usize * MOST_MUTATORS + mutator) * LINE
     }
 
     /// A mutator begins its call.
@@ -136,8 +191,34 @@ impl Board {
         (self.word(at).load(SeqCst), self.word(at + 1).load(SeqCst))
     }
 
-    /// Forgets what a mutator left where the ticks of `round` go; by the mutator itself, after the gate of
-    /// the round before, when nobody reads them any more.
+    /// What the ticks of a round say of the order of its first `mutators` mutators.
+    pub fn known(&self, round: u64, mutators: usize) -> Known {
+        let mut known = Known::default();
+        if mutators < 2 {
+            return known;
+        }
+        let mut intervals = [(0, 0); MOST_MUTATORS];
+        for (mutator, interval) in intervals.iter_mut().enumerate().take(mutators) {
+            *interval = self.interval(round, mutator);
+        }
+        for (a, &(begin, end)) in intervals.iter().enumerate().take(mutators) {
+            for (b, &(later, _)) in intervals.iter().enumerate().take(mutators) {
+                // Who repeats may be in its next call: then its end is that of an earlier one.
+                if a != b && end > begin && end < later {
+                    known.say(a, b);
+                }
+            }
+        }
+        known
+    }
+
+    /// What was known of a round's mutators in the end; written by the leader after the batch.
+    pub fn order(&self, round: u64) -> &AtomicU64 {
+        self.word(ORDERS + round as usize)
+    }
+
+    /// Forgets what a mutator left where the ticks of `round` go; by the mutator itself, before a batch,
+    /// when nobody reads those of the last one any more.
     pub fn clear(&self, round: u64, mutator: usize) {
         let at = self.ticks(round, mutator);
         self.word(at).store(0, SeqCst);
@@ -159,9 +240,10 @@ impl Board {
         self.word(ABSENT)
     }
 
-    /// A bit for each round of the batch: its chunk was resident before any probe.
-    pub fn resident(&self) -> &AtomicU64 {
-        self.word(RESIDENT)
+    /// A bit for each round of the batch: pages that only this actor may have brought in were resident
+    /// before any probe.
+    pub fn resident(&self, actor: usize) -> &AtomicU64 {
+        self.word(ACTORS + actor * LINE + 5)
     }
 
     /// A bit for each round of the batch in which something illegal was seen.
@@ -217,7 +299,7 @@ mod tests {
 
     #[test]
     fn nobody_passes_a_gate_before_all_have_come() {
-        let board = Board::new(3).unwrap();
+        let board = Board::new(3, 0).unwrap();
         let inside = AtomicU64::new(0);
         std::thread::scope(|s| {
             for _ in 0..3 {
@@ -239,7 +321,7 @@ mod tests {
 
     #[test]
     fn an_abort_frees_who_waits() {
-        let board = Board::new(2).unwrap();
+        let board = Board::new(2, 0).unwrap();
         std::thread::scope(|s| {
             let waiter = s.spawn(|| board.gate(Spin::Own));
             board.abort();
@@ -249,7 +331,7 @@ mod tests {
 
     #[test]
     fn who_reads_the_end_tick_began_after_the_return() {
-        let board = Board::new(1).unwrap();
+        let board = Board::new(1, 0).unwrap();
         let before = board.now();
         let begin = board.begin(4, 0);
         let during = board.now();
@@ -257,7 +339,29 @@ mod tests {
         let after = board.now();
         assert!(before < begin && begin <= during && during < end && end <= after);
         assert_eq!(board.interval(4, 0), (begin, end));
-        board.clear(6, 0);
+        board.clear(4 + BATCH_ROUNDS, 0);
         assert_eq!(board.interval(4, 0), (0, 0));
+    }
+
+    #[test]
+    fn what_returned_before_another_began_is_known_and_what_overlapped_is_not() {
+        let board = Board::new(1, 1).unwrap();
+        board.begin(0, 0);
+        board.begin(0, 1);
+        board.end(0, 0);
+        board.end(0, 1);
+        board.begin(0, 2);
+        let mut both = Known::default();
+        both.say(0, 2);
+        both.say(1, 2);
+        assert_eq!(board.known(0, 3), both);
+        assert!(both.closed(0b011) && both.closed(0b111) && both.closed(0b001));
+        assert!(!both.closed(0b100) && !both.closed(0b101));
+        // A call that has begun again hides the end of the one before.
+        board.begin(0, 1);
+        let mut one = Known::default();
+        one.say(0, 2);
+        one.say(0, 1);
+        assert_eq!(board.known(0, 3), one);
     }
 }

@@ -56,7 +56,7 @@ impl Racer<'_> {
         board.gate(spin)?;
         match board.confirm().load(SeqCst) {
             0 => Ok(()),
-            suspect => self.confirm(suspect, contents),
+            suspect => self.confirm(suspect, from..to, contents),
         }
     }
 
@@ -103,7 +103,12 @@ impl Racer<'_> {
     }
 
     /// All actors look at the suspect page again; the leader asks and tells.
-    fn confirm(&mut self, suspect: u64, contents: &[Content]) -> Result<(), Ended> {
+    fn confirm(
+        &mut self,
+        suspect: u64,
+        rounds: std::ops::Range<u64>,
+        contents: &[Content],
+    ) -> Result<(), Ended> {
         let (board, spin, plan) = (self.part.board, self.part.spin, self.part.plan);
         let file = ((suspect - 1) >> FILE_SHIFT) as FileId;
         let page = (suspect - 1) & ((1 << FILE_SHIFT) - 1);
@@ -147,6 +152,7 @@ impl Racer<'_> {
                     )
                 });
             let message = Message::Confirmed {
+                rounds: (rounds.start, rounds.end),
                 file,
                 at: range.start,
                 len: range.end - range.start,

@@ -42,8 +42,8 @@ impl Origin {
     }
 }
 
-/// The most origins that one byte may have at a time.
-const MOST: usize = 4;
+/// The most origins that one byte may have at a time: the old one, one of each mutator, and zeros.
+const MOST: usize = crate::board::MOST_MUTATORS + 2;
 
 /// A set of origins, never empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,6 +139,10 @@ pub enum Change {
     Collapse { at: u64, len: u64 },
     /// A hole is inserted; what was there moves up.
     Insert { at: u64, len: u64 },
+    /// Cut off at `at`.
+    Truncate { at: u64 },
+    /// Zeros from its end up to `at`, if it is shorter.
+    Extend { at: u64 },
     /// Stamps of `file`'s `generation`; extends the file if need be.
     Overwrite {
         at: u64,
@@ -232,20 +236,22 @@ impl Content {
                     len as i64,
                 );
             }
+            Change::Truncate { at } => self.replace(at..self.size().max(at), &[], 0),
+            Change::Extend { at } => {
+                let size = self.size();
+                self.push(Piece {
+                    start: size,
+                    len: at.saturating_sub(size),
+                    legal: Legal::one(Origin::Zero),
+                });
+            }
             Change::Overwrite {
                 at,
                 len,
                 file,
                 generation,
             } => {
-                if at > self.size() {
-                    let size = self.size();
-                    self.push(Piece {
-                        start: size,
-                        len: at - size,
-                        legal: Legal::one(Origin::Zero),
-                    });
-                }
+                self.apply(Change::Extend { at });
                 let end = (at + len).min(self.size());
                 let origin = Origin::Stamp {
                     file,
@@ -373,6 +379,10 @@ mod tests {
                     vec![Legal::one(Origin::Zero); len as usize],
                 );
             }
+            Change::Truncate { at } => model.truncate(at as usize),
+            Change::Extend { at } => {
+                model.resize(model.len().max(at as usize), Legal::one(Origin::Zero));
+            }
             Change::Overwrite {
                 at,
                 len,
@@ -396,7 +406,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn pieces_and_bytes_agree(changes in prop::collection::vec((0..4u8, any::<prop::sample::Index>(), 1u64..20, 1u32..9), 1..12)) {
+        fn pieces_and_bytes_agree(changes in prop::collection::vec((0..6u8, any::<prop::sample::Index>(), 1u64..20, 1u32..9), 1..12)) {
             let mut content = Content::stamped(0, 1, 40);
             let mut model: Vec<Legal> = bytes(&content);
             for (kind, at, len, generation) in changes {
@@ -407,6 +417,8 @@ mod tests {
                     0 => Change::Zero { at, len },
                     1 => Change::Collapse { at, len: len.min(size - at) },
                     2 => Change::Insert { at, len },
+                    3 => Change::Truncate { at },
+                    4 => Change::Extend { at: at + len },
                     _ => Change::Overwrite { at, len, file: 1, generation },
                 };
                 content.apply(change);

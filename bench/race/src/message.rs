@@ -58,6 +58,8 @@ pub enum Message {
     Found(Box<Finding>),
     /// The leader had a range confirmed.
     Confirmed {
+        /// The batch whose findings it is about: its first round, and the one after its last.
+        rounds: (u64, u64),
         /// Which file and where the confirmed page begins.
         file: u16,
         /// Offset of the page.

@@ -6,19 +6,21 @@ mod outcomes;
 use std::ops::Range;
 
 use punchbench_scenarios::{
-    Content as Fills, Effect, Geometry, OnRange, Op, RangeError, Repeat, Role, Scenario,
+    Content as Fills, Effect, Geometry, On, Op, RangeError, Repeat, Role, Scenario,
 };
 
-use crate::board::MOST_ACTORS;
+pub use outcomes::Way;
+
+use crate::board::{BATCH_ROUNDS, Known, MOST_ACTORS, MOST_MUTATORS};
 use crate::content::{Change, Content, Piece};
 use crate::{Call, FileId};
 
 /// Probes after a batch look at no more than this at a time, unless one round needs more.
 const BATCH_BYTES: u64 = 256 << 10;
-/// Rounds of a batch are bits of a word.
-const BATCH_ROUNDS: u64 = 64;
 /// A pass of a shifting scenario is cut off here: an insert makes the file grow.
 const SHIFTING_ROUNDS: u64 = 2048;
+/// Rounds of a pass whose rounds all race the same chunk.
+const FIXED_ROUNDS: u64 = 1024;
 
 /// A scenario that cannot be raced as it stands.
 #[derive(Debug, thiserror::Error)]
@@ -46,12 +48,16 @@ pub enum PlanError {
 pub struct FilePlan {
     /// Its name in the scenario.
     pub name: String,
-    /// Bytes when a pass begins.
+    /// Bytes that ranges may use.
     pub size: u64,
+    /// Bytes when a pass begins.
+    pub filled: u64,
     /// What it holds then.
     pub fills: Fills,
     /// It must come through unharmed.
     pub witness: bool,
+    /// It is no file of its own, but what this one trades with the boot loader inode.
+    pub behind: Option<FileId>,
 }
 
 /// An actor of the plan.
@@ -69,6 +75,9 @@ pub struct ActorPlan {
     pub ops: Vec<Op>,
     /// Files it maps.
     pub maps: Vec<FileId>,
+    /// Pages of a chunk, counted from its start, that no other filler's operations name: what becomes
+    /// resident there it has brought in itself.
+    pub alone: Vec<u64>,
     /// The mutator slot of each operation, if it changes content or blocks. The invalidator's first is 0.
     pub mutators: Vec<Option<usize>>,
 }
@@ -94,11 +103,19 @@ pub struct Plan {
     pub batch: u64,
     /// An operation moves what lies behind the chunk.
     pub shifting: bool,
+    /// Every round races the last chunk; it is evicted before each.
+    pub fixed: bool,
+    /// Rounds go downwards, so that what is read ahead is no later round's chunk.
+    descending: bool,
+    /// The filesystem is full while it races.
+    pub fills_up: bool,
     chunk: u64,
     /// The first round's chunk, where chunks go upwards.
     first: u64,
     /// From one round's chunk to the next; downwards in a shifting scenario.
     stride: u64,
+    /// Bytes behind the last chunk of each batch that nobody may touch.
+    guard: u64,
     geometry: Geometry,
     /// Mutator slots in use.
     pub mutators: usize,
@@ -113,9 +130,8 @@ pub struct Step {
     pub mutator: Option<usize>,
     /// The generation that it writes.
     pub generation: u32,
-    /// For an observing call: for each set of mutators that may have taken effect (as bits), the windows it
-    /// may show.
-    pub candidates: Vec<(u8, Vec<Piece>)>,
+    /// For an observing call: what it may show, and when.
+    pub candidates: Vec<(Way, Vec<Piece>)>,
     /// The mutators that change what it observes, as bits.
     pub relevant: u8,
 }
@@ -142,8 +158,13 @@ impl Plan {
             .map(|(name, f)| FilePlan {
                 name: name.into(),
                 size: f.size.bytes(geometry),
+                filled: f.filled.as_ref().unwrap_or(&f.size).bytes(geometry),
                 fills: f.content.clone(),
                 witness: f.witness,
+                behind: match &f.content {
+                    Fills::BootOf(other) => scenario.files.index(other).map(|i| i as FileId),
+                    Fills::Stamped | Fills::SameAs(_) | Fills::Empty => None,
+                },
             })
             .collect();
         let file_id = |name: &str| {
@@ -180,21 +201,28 @@ impl Plan {
                 repeats: matches!(actor.repeat, Repeat::While(_)),
                 ops: actor.ops.clone(),
                 maps,
+                alone: Vec::new(),
                 mutators: slots,
             });
         }
-        if actors.len() > MOST_ACTORS || mutators > 3 {
+        if actors.len() > MOST_ACTORS || mutators > MOST_MUTATORS {
             return Err(shape(format!(
-                "{} racing actors and {mutators} operations that change content; at most {MOST_ACTORS} and 3 are supported",
+                "{} racing actors and {mutators} operations that change content; at most {MOST_ACTORS} and {MOST_MUTATORS} are supported",
                 actors.len()
             )));
         }
         let on = file_id(&scenario.round.on)?;
-        let chunk = scenario.round.chunk.bytes(geometry);
-        let shifting = actors
-            .iter()
-            .flat_map(|a| &a.ops)
-            .any(|op| matches!(op.effect(), Effect::Collapse(_) | Effect::Insert(_)));
+        let chunk = scenario.chunk(geometry);
+        let shifting = actors.iter().flat_map(|a| &a.ops).any(|op| {
+            let effect = op.effect();
+            matches!(
+                effect,
+                Effect::Collapse(_) | Effect::Insert(_) | Effect::Truncate(_)
+            )
+        });
+        let all = || actors.iter().flat_map(|a| &a.ops);
+        let descending = all().any(|op| matches!(op, Op::Read(a) if a.readahead));
+        let fills_up = all().any(|op| matches!(op, Op::Write(a) if a.fills_up));
         let mut plan = Plan {
             scenario: scenario.scenario.clone(),
             names: files.iter().map(|f| f.name.clone()).collect(),
@@ -210,32 +238,45 @@ impl Plan {
             rounds: 0,
             batch: 1,
             shifting,
+            fixed: scenario.round.fixed,
+            descending,
+            fills_up,
             chunk,
             first: 0,
             stride: chunk,
+            guard: 0,
             geometry,
             mutators,
         };
-        plan.lay_out().map_err(|what| match what {
-            Ok(source) => PlanError::Range {
-                scenario: scenario.scenario.clone(),
-                source,
-            },
-            Err(what) => shape(what),
-        })?;
+        plan.lay_out()
+            .and_then(|()| plan.share_out().map_err(Ok))
+            .map_err(|what| match what {
+                Ok(source) => PlanError::Range {
+                    scenario: scenario.scenario.clone(),
+                    source,
+                },
+                Err(what) => shape(what),
+            })?;
         Ok(plan)
     }
 
     /// Finds how many rounds fit, from what one round touches.
     fn lay_out(&mut self) -> Result<(), Result<RangeError, String>> {
         let size = self.files[usize::from(self.on)].size;
-        let probe = size / 2 / self.chunk * self.chunk;
+        let probe = if self.fixed {
+            size.saturating_sub(self.chunk)
+        } else {
+            size / 2 / self.chunk * self.chunk
+        };
         let touched = self.touched(&(probe..probe + self.chunk)).map_err(Ok)?;
         let (before, behind) = (
             probe - touched.start.min(probe),
             touched.end.max(probe + self.chunk) - probe,
         );
-        if self.shifting {
+        if self.fixed {
+            (self.first, self.stride) = (size - self.chunk, 0);
+            self.rounds = FIXED_ROUNDS;
+        } else if self.shifting {
             // Downwards, so that each round's chunk was never cached in this pass.
             let room = size.saturating_sub(behind + before + 8 * self.chunk);
             self.rounds = (room / self.chunk).min(SHIFTING_ROUNDS);
@@ -243,8 +284,20 @@ impl Plan {
         } else {
             self.stride = (before + behind).next_multiple_of(self.chunk);
             self.first = before.next_multiple_of(self.chunk);
-            self.rounds = size.saturating_sub(self.first) / self.stride;
             self.batch = (BATCH_BYTES / self.stride).clamp(1, BATCH_ROUNDS);
+            // On a filesystem that is filled up, what the guards cut off would need extents of its own.
+            if self.reuse.is_empty() {
+                self.guard = self.geometry.page.max(self.geometry.block);
+            }
+            let room = size.saturating_sub(self.first);
+            let whole = self.batch * self.stride + self.guard;
+            let rest = (room % whole) / self.stride;
+            self.rounds = room / whole * self.batch + rest.min(self.batch);
+            if self.descending {
+                // Whole batches, each with its guard behind it.
+                self.batch = self.batch.min(self.rounds.max(1));
+                self.rounds -= self.rounds % self.batch;
+            }
         }
         if self.rounds == 0 {
             return Err(Err(format!(
@@ -270,6 +323,38 @@ impl Plan {
         Ok(touched)
     }
 
+    /// Finds the pages of a chunk that are one filler's alone.
+    fn share_out(&mut self) -> Result<(), RangeError> {
+        let (chunk, page) = (self.chunk(0), self.geometry.page);
+        let mut named = Vec::new();
+        for (who, actor) in self.actors.iter().enumerate() {
+            for op in actor.ops.iter().filter(|op| op.brings_in()) {
+                let (Some((file, range)), second) = op.operands() else {
+                    continue;
+                };
+                let range = range.resolve(&chunk, self.size(file), self.geometry)?;
+                let on = &self.names[usize::from(self.on)];
+                if file == on || second == Some(on) {
+                    named.push((who, range));
+                }
+            }
+        }
+        let first = chunk.start / page;
+        for at in first..chunk.end.div_ceil(page) {
+            let (from, to) = (at * page, (at + 1) * page);
+            let mut whose = named
+                .iter()
+                .filter(|(_, r)| r.start < to && from < r.end)
+                .map(|(who, _)| *who);
+            if let Some(one) = whose.next()
+                && whose.all(|other| other == one)
+            {
+                self.actors[one].alone.push(at - first);
+            }
+        }
+        Ok(())
+    }
+
     fn file(&self, name: &str) -> FileId {
         self.files
             .iter()
@@ -281,22 +366,38 @@ impl Plan {
         self.files[usize::from(self.file(name))].size
     }
 
+    /// The files that can be looked at.
+    pub fn visible(&self) -> impl Iterator<Item = FileId> + use<> {
+        let visible: Vec<FileId> = (0..self.files.len())
+            .filter(|&i| self.files[i].behind.is_none())
+            .map(|i| i as FileId)
+            .collect();
+        visible.into_iter()
+    }
+
     /// The chunk of a round.
     pub fn chunk(&self, round: u64) -> Range<u64> {
         let size = self.files[usize::from(self.on)].size;
-        let at = if self.shifting {
+        let at = if self.shifting && !self.fixed {
             size / self.chunk * self.chunk - (round + 8) * self.chunk
         } else {
-            self.first + round * self.stride
+            let round = if self.descending {
+                self.rounds - 1 - round
+            } else {
+                round
+            };
+            self.first + round * self.stride + round / self.batch * self.guard
         };
         at..at + self.chunk
     }
 
     /// The round whose chunk (or its surroundings) holds `offset`, of those from `from` to `to`.
     pub fn round_of(&self, offset: u64, from: u64, to: u64) -> u64 {
-        (from..to)
-            .find(|&r| offset < self.chunk(r).end)
-            .unwrap_or(to.saturating_sub(1))
+        let away = |round: &u64| {
+            let chunk = self.chunk(*round);
+            chunk.start.saturating_sub(offset) + (offset + 1).saturating_sub(chunk.end)
+        };
+        (from..to).min_by_key(away).unwrap_or(from)
     }
 
     /// The generation of a pass's initial content.
@@ -330,54 +431,82 @@ impl Plan {
     fn initial(&self, file: FileId, generation: u32) -> Content {
         let plan = &self.files[usize::from(file)];
         match &plan.fills {
-            Fills::Stamped => Content::stamped(file, generation, plan.size),
-            Fills::SameAs(other) => Content::stamped(self.file(other), generation, plan.size),
+            Fills::Stamped | Fills::BootOf(_) => Content::stamped(file, generation, plan.filled),
+            Fills::SameAs(other) => Content::stamped(self.file(other), generation, plan.filled),
             Fills::Empty => Content::default(),
         }
     }
 
     /// What the round's mutators change, by slot.
     fn changes(&self, pass: u64, round: u64) -> Vec<(usize, FileId, Change)> {
-        let chunk = self.chunk(round);
         let mut changes = Vec::with_capacity(self.mutators);
         for actor in &self.actors {
             for (op, slot) in actor.ops.iter().zip(&actor.mutators) {
                 let Some(slot) = *slot else { continue };
-                let generation = self.written(pass, round, slot);
-                if let Some((file, change)) = self.change(op, &chunk, generation) {
-                    changes.push((slot, file, change));
-                }
+                let changes_of = self.changes_of(op, pass, round, slot);
+                changes.extend(changes_of.into_iter().map(|(file, c)| (slot, file, c)));
             }
         }
         changes
     }
 
-    /// The change that an operation on `chunk` makes, writing `generation`.
-    pub fn change(&self, op: &Op, chunk: &Range<u64>, generation: u32) -> Option<(FileId, Change)> {
-        let place = |r: &OnRange| {
+    /// Whose stamps a file has when a pass begins, if it has any.
+    fn owner(&self, file: FileId) -> Option<FileId> {
+        match &self.files[usize::from(file)].fills {
+            Fills::Stamped | Fills::BootOf(_) => Some(file),
+            Fills::SameAs(other) => Some(self.file(other)),
+            Fills::Empty => None,
+        }
+    }
+
+    /// The changes that a mutator's operation makes in a round. What is copied from another file is as it
+    /// was when the pass began: no two rounds touch the same bytes.
+    fn changes_of(&self, op: &Op, pass: u64, round: u64, slot: usize) -> Vec<(FileId, Change)> {
+        let chunk = self.chunk(round);
+        let place = |r: On<'_>| {
             let range = r
                 .range
-                .resolve(chunk, self.size(&r.file), self.geometry)
+                .resolve(&chunk, self.size(r.file), self.geometry)
                 .expect("checked by lay_out");
-            (self.file(&r.file), range.start, range.end - range.start)
+            (self.file(r.file), range.start, range.end - range.start)
+        };
+        let copy = |at, len, from| match self.owner(from) {
+            None => Change::Zero { at, len },
+            Some(file) => Change::Overwrite {
+                at,
+                len,
+                file,
+                generation: self.generation(pass),
+            },
         };
         match op.effect() {
-            Effect::None => None,
+            Effect::None => Vec::new(),
             Effect::Zero(r) => {
                 let (file, at, len) = place(r);
-                Some((file, Change::Zero { at, len }))
+                vec![(file, Change::Zero { at, len })]
             }
             Effect::Collapse(r) => {
                 let (file, at, len) = place(r);
-                Some((file, Change::Collapse { at, len }))
+                vec![(file, Change::Collapse { at, len })]
             }
             Effect::Insert(r) => {
                 let (file, at, len) = place(r);
-                Some((file, Change::Insert { at, len }))
+                vec![(file, Change::Insert { at, len })]
             }
+            Effect::Truncate(r) => {
+                let (file, at, _) = place(r);
+                vec![(file, Change::Truncate { at })]
+            }
+            Effect::Extend(name) => vec![(
+                self.file(name),
+                Change::Extend {
+                    at: self.size(name),
+                },
+            )],
             Effect::Overwrite(r) => {
                 let (file, at, len) = place(r);
-                Some((
+                let generation = self.written(pass, round, slot);
+                vec![(
                     file,
                     Change::Overwrite {
                         at,
@@ -385,7 +514,27 @@ impl Plan {
                         file,
                         generation,
                     },
-                ))
+                )]
+            }
+            Effect::CopyOf { on, from } => {
+                let (file, at, len) = place(on);
+                vec![(file, copy(at, len, self.file(from)))]
+            }
+            Effect::Exchange { on, with } => {
+                let (file, at, len) = place(on);
+                let with = self.file(with);
+                vec![(file, copy(at, len, with)), (with, copy(at, len, file))]
+            }
+            Effect::SwapBoot(name) => {
+                // Every second swap brings the file's own back.
+                let file = self.file(name);
+                let behind = (0..).zip(&self.files).find(|(_, f)| f.behind == Some(file));
+                let from = match behind {
+                    Some((boot, _)) if round.is_multiple_of(2) => boot,
+                    _ => file,
+                };
+                let len = self.files[usize::from(file)].filled;
+                vec![(file, copy(0, len, from))]
             }
         }
     }
@@ -404,12 +553,25 @@ impl Plan {
             Op::ZeroRange(_) => Call::ZeroRange { file, at, len },
             Op::CollapseRange(_) => Call::CollapseRange { file, at, len },
             Op::InsertRange(_) => Call::InsertRange { file, at, len },
+            Op::Truncate(_) => Call::Truncate { file, size: at },
+            Op::Extend(f) => Call::Truncate {
+                file: self.file(&f.file),
+                size: self.size(&f.file),
+            },
             Op::Read(a) => Call::Read {
                 file,
                 at,
                 len,
                 nowait: a.nowait,
                 direct: a.direct,
+                readahead: a.readahead,
+            },
+            Op::UringRead(_) => Call::UringRead { file, at, len },
+            Op::Splice(a) => Call::Splice {
+                file,
+                at,
+                len,
+                late: a.late,
             },
             Op::Fault(_) => Call::Fault { file, at, len },
             Op::Fadvise(_) => Call::Fadvise { file, at, len },
@@ -420,6 +582,33 @@ impl Plan {
                 len,
                 advice: a.advice,
             },
+            Op::Fiemap(_) => Call::Fiemap { file, at, len },
+            Op::CloneRange(_) => Call::CloneRange {
+                file,
+                at,
+                len,
+                from: second.map_or(file, |name| self.file(name)),
+            },
+            Op::ExchangeRange(_) => Call::ExchangeRange {
+                file,
+                at,
+                len,
+                with: second.map_or(file, |name| self.file(name)),
+            },
+            Op::SwapBoot(f) => Call::SwapBoot {
+                file: self.file(&f.file),
+            },
+            Op::JournalData(f) => Call::JournalData {
+                file: self.file(&f.file),
+            },
+            Op::BlkZeroout(_) => Call::BlkZeroout { file, at, len },
+            Op::BlkDiscard(_) => Call::BlkDiscard { file, at, len },
+            Op::ReadInto(_) => Call::ReadInto {
+                file,
+                at,
+                len,
+                from: second.map_or(file, |name| self.file(name)),
+            },
             Op::Dedupe(_) => Call::Dedupe {
                 file,
                 at,
@@ -427,7 +616,12 @@ impl Plan {
                 into: second.map_or(file, |name| self.file(name)),
             },
             Op::Store(_) => Call::Store { file, at, len },
-            Op::Write(_) => Call::Write { file, at, len },
+            Op::Write(a) => Call::Write {
+                file,
+                at,
+                len,
+                direct: a.direct,
+            },
             Op::Syncfs(_) => Call::Syncfs,
         }
     }
@@ -439,31 +633,19 @@ impl Plan {
         let plan = &self.actors[actor];
         let steps = plan.ops.iter().zip(&plan.mutators).map(|(op, slot)| {
             let call = self.call(op, &chunk);
-            let candidates = match call {
-                Call::Read { file, at, len, .. } | Call::Fault { file, at, len } => {
-                    let mut found = Vec::new();
-                    self.orders(
-                        &contents[usize::from(file)],
-                        file,
-                        &(at..at + len),
-                        &changes,
-                        &mut |mask, content| {
-                            let window: Vec<Piece> = content.window(at..at + len).collect();
-                            if !found.iter().any(|(m, w)| *m == mask && *w == window) {
-                                found.push((mask, window));
-                            }
-                        },
-                    );
-                    found
+            let candidates = match call.shows() {
+                Some((file, at, len)) => {
+                    let content = &contents[usize::from(file)];
+                    self.candidates(content, file, &(at..at + len), &changes)
                 }
-                _ => Vec::new(),
+                None => Vec::new(),
             };
             let generation = slot.map_or(0, |slot| self.written(pass, round, slot));
             Step {
                 call,
                 mutator: *slot,
                 generation,
-                relevant: candidates.iter().fold(0, |all, (mask, _)| all | mask),
+                relevant: candidates.iter().fold(0, |all, (way, _)| all | way.applied),
                 candidates,
             }
         });
@@ -494,8 +676,9 @@ impl Plan {
         self.geometry.page
     }
 
-    /// Block size of the target.
+    /// What a file's blocks are counted in: those of the filesystem, or pages where it allocates more at a
+    /// time.
     pub fn block(&self) -> u64 {
-        self.geometry.block
+        self.geometry.block.min(self.geometry.page)
     }
 }

@@ -23,14 +23,30 @@ pub enum Call {
     CollapseRange { file: FileId, at: u64, len: u64 },
     /// fallocate(INSERT_RANGE).
     InsertRange { file: FileId, at: u64, len: u64 },
-    /// pread(2) into the buffer; preadv2(RWF_NOWAIT) or through an O_DIRECT descriptor where asked.
+    /// ftruncate(2): cuts the file off at `size`, or extends it to that.
+    Truncate { file: FileId, size: u64 },
+    /// pread(2) into the buffer; preadv2(RWF_NOWAIT), through an O_DIRECT descriptor or through one with
+    /// the default read-ahead where asked.
     Read {
         file: FileId,
         at: u64,
         len: u64,
         nowait: bool,
         direct: bool,
+        readahead: bool,
     },
+    /// One IORING_OP_READ into the buffer, submitted and awaited in one io_uring_enter(2).
+    UringRead { file: FileId, at: u64, len: u64 },
+    /// splice(2) into the actor's own pipe, as much as it takes. What was left in it is dropped first.
+    Splice {
+        file: FileId,
+        at: u64,
+        len: u64,
+        late: bool,
+    },
+    /// Read what a `Splice` of the same range left in the pipe into the buffer. The pipe is empty
+    /// afterwards, whatever happens.
+    Drain { file: FileId, at: u64, len: u64 },
     /// Copy the range out of the actor's own shared mapping into the buffer.
     Fault { file: FileId, at: u64, len: u64 },
     /// posix_fadvise(WILLNEED).
@@ -44,6 +60,8 @@ pub enum Call {
         len: u64,
         advice: MadviseAdvice,
     },
+    /// FS_IOC_FIEMAP of the range without a flag; `bytes` counts the extents that it told.
+    Fiemap { file: FileId, at: u64, len: u64 },
     /// FIDEDUPERANGE into the same offsets of another file.
     Dedupe {
         file: FileId,
@@ -51,12 +69,81 @@ pub enum Call {
         len: u64,
         into: FileId,
     },
+    /// FICLONERANGE into `file` from the same offsets of another file.
+    CloneRange {
+        file: FileId,
+        at: u64,
+        len: u64,
+        from: FileId,
+    },
+    /// XFS_IOC_EXCHANGE_RANGE with the same offsets of another file.
+    ExchangeRange {
+        file: FileId,
+        at: u64,
+        len: u64,
+        with: FileId,
+    },
+    /// EXT4_IOC_SWAP_BOOT. The first one on a filesystem leaves the file empty.
+    SwapBoot { file: FileId },
+    /// Toggle FS_JOURNAL_DATA_FL and read it back; EOPNOTSUPP if that was without effect.
+    JournalData { file: FileId },
+    /// BLKZEROOUT.
+    BlkZeroout { file: FileId, at: u64, len: u64 },
+    /// BLKDISCARD.
+    BlkDiscard { file: FileId, at: u64, len: u64 },
+    /// pread(2) of the same offsets of another file, with the actor's own mapping of `file` as the buffer.
+    /// May end short, or with EFAULT.
+    ReadInto {
+        file: FileId,
+        at: u64,
+        len: u64,
+        from: FileId,
+    },
     /// Store the first `len` bytes of the buffer through the actor's own mapping, then a full fence.
     Store { file: FileId, at: u64, len: u64 },
-    /// pwrite(2) of the first `len` bytes of the buffer.
-    Write { file: FileId, at: u64, len: u64 },
+    /// pwrite(2) of the first `len` bytes of the buffer, through an O_DIRECT descriptor where asked.
+    Write {
+        file: FileId,
+        at: u64,
+        len: u64,
+        direct: bool,
+    },
     /// syncfs(2).
     Syncfs,
+}
+
+impl Call {
+    /// The range whose bytes it leaves in the buffer to be judged, a splice once it is drained: file, offset,
+    /// length.
+    pub fn shows(&self) -> Option<(FileId, u64, u64)> {
+        match *self {
+            Call::Read { file, at, len, .. }
+            | Call::UringRead { file, at, len }
+            | Call::Splice { file, at, len, .. }
+            | Call::Drain { file, at, len }
+            | Call::Fault { file, at, len } => Some((file, at, len)),
+            Call::PunchHole { .. }
+            | Call::ZeroRange { .. }
+            | Call::CollapseRange { .. }
+            | Call::InsertRange { .. }
+            | Call::Truncate { .. }
+            | Call::Fadvise { .. }
+            | Call::Readahead { .. }
+            | Call::Madvise { .. }
+            | Call::Fiemap { .. }
+            | Call::Dedupe { .. }
+            | Call::CloneRange { .. }
+            | Call::ExchangeRange { .. }
+            | Call::SwapBoot { .. }
+            | Call::JournalData { .. }
+            | Call::BlkZeroout { .. }
+            | Call::BlkDiscard { .. }
+            | Call::ReadInto { .. }
+            | Call::Store { .. }
+            | Call::Write { .. }
+            | Call::Syncfs => None,
+        }
+    }
 }
 
 /// What a call gave back.

@@ -18,7 +18,7 @@ use punchbench_sys::process::Exit;
 use punchbench_sys::{futex, process};
 
 use crate::actor::{Part, Racer};
-use crate::board::{Board, Spin};
+use crate::board::{Board, Known, Spin};
 use crate::content::{Change, Content};
 use crate::host::{Crew, Host};
 use crate::message::{Finding, Message};
@@ -124,7 +124,7 @@ pub fn race(
 ) -> Result<RaceReport, RaceError> {
     let plan = Plan::new(&spec.scenario, spec.geometry)?;
     let mut stage = subjects.stage()?;
-    let board = Board::new(plan.actors.len())?;
+    let board = Board::new(plan.actors.len(), plan.rounds)?;
     let cpus = if spec.cpus.is_empty() {
         process::cpus()?
     } else {
@@ -302,26 +302,43 @@ impl<'a> Lead<'a> {
     }
 
     fn run(mut self) -> Result<RaceReport, RaceError> {
+        match self.passes() {
+            Ok(contents) => Ok(self.report(contents)),
+            // What was found and confirmed stands, however the race ended.
+            Err(error) if !self.violations.is_empty() => {
+                let note = format!("the race ended early: {error}");
+                self.evidence.notes.push(note);
+                self.board.abort();
+                Ok(self.report(None))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Races pass after pass; what every file holds in the end, if that is known.
+    fn passes(&mut self) -> Result<Option<Vec<Content>>, RaceError> {
         self.await_ready()?;
         let mut pass = 0;
-        let contents = loop {
+        loop {
             (self.on_event)(Event::Preparing { pass });
             let mut contents = self.prepare(pass)?;
             let before = self.blocks()?;
-            if before.is_some() {
+            if before.is_some() || self.plan.fills_up {
                 self.stage.fill_up(true)?;
             }
             self.board.command().store(pass + 1, SeqCst);
             futex::wake_all(self.board.command());
             self.began.get_or_insert_with(Instant::now);
             let before_ns = self.evidence.racing_ns;
-            let end = self.await_pass(pass)?;
+            let end = self.await_pass(pass);
             self.gather(pass, before_ns);
+            let end = end?;
             if end.void {
-                break None;
+                return Ok(None);
             }
             for round in 0..end.rounds {
-                self.plan.settle(pass, round, &mut contents);
+                let known = Known::of(self.board.order(round).load(SeqCst));
+                self.plan.settle(pass, round, known, &mut contents);
             }
             (self.on_event)(Event::Verifying { pass });
             self.reuse(pass, before, &mut contents)?;
@@ -331,10 +348,9 @@ impl<'a> Lead<'a> {
             // A generation is written once; there are only so many.
             let exhausted = self.plan.generation(pass + 1) >> GENERATION_BITS != 0;
             if end.last || exhausted || self.over() {
-                break Some(contents);
+                return Ok(Some(contents));
             }
-        };
-        Ok(self.report(contents))
+        }
     }
 
     fn over(&self) -> bool {
@@ -348,21 +364,29 @@ impl<'a> Lead<'a> {
 
     /// Writes every file anew and evicts it.
     fn prepare(&mut self, pass: u64) -> Result<Vec<Content>, RaceError> {
-        if !self.plan.reuse.is_empty() {
+        if !self.plan.reuse.is_empty() || self.plan.fills_up {
             self.stage.fill_up(false)?;
         }
         let contents = self.plan.contents(pass);
         let stamps = Stamps::new(self.spec.nonce);
-        for (file, content) in contents.iter().enumerate() {
+        // What lies behind a file is put there through it, so those come first.
+        let hidden = (0..)
+            .zip(&self.plan.files)
+            .filter_map(|(of, f)| Some((f.behind?, of)));
+        for (file, of) in hidden.chain(self.plan.visible().map(|file| (file, file))) {
+            let content = &contents[usize::from(of)];
             let mut fill = |at: u64, buf: &mut [u8]| {
                 let pieces: Vec<_> = content.window(at..at + buf.len() as u64).collect();
                 crate::judge::render(stamps, at, &pieces, buf);
             };
-            self.stage
-                .prepare(file as FileId, content.size(), &mut fill)?;
+            self.stage.prepare(file, content.size(), &mut fill)?;
+            if file != of {
+                self.verifier.carry_out(&Call::SwapBoot { file }, 0)?;
+            }
         }
-        for (file, content) in contents.iter().enumerate() {
-            let proved = self.verifier.evict(file as FileId, content.size())?;
+        for file in self.plan.visible() {
+            let content = &contents[usize::from(file)];
+            let proved = self.verifier.evict(file, content.size())?;
             self.evidence.eviction_proved &= proved || content.size() == 0;
         }
         Ok(contents)
@@ -482,11 +506,12 @@ impl<'a> Lead<'a> {
 
     /// P2: everything again, after eviction.
     fn verify(&mut self, pass: u64, rounds: u64, contents: &[Content]) -> Result<(), RaceError> {
-        for (file, content) in contents.iter().enumerate() {
-            let proved = self.verifier.evict(file as FileId, content.size())?;
+        for file in self.plan.visible() {
+            let content = &contents[usize::from(file)];
+            let proved = self.verifier.evict(file, content.size())?;
             let phase = if proved { Phase::Evicted } else { Phase::After };
             self.evidence.eviction_proved &= proved || content.size() == 0;
-            let found = self.verifier.look(file as FileId, content, phase)?;
+            let found = self.verifier.look(file, content, phase)?;
             for mut violation in found.violations {
                 violation.pass = pass;
                 violation.round = self.plan.round_of(violation.offset, 0, rounds.max(1));
@@ -542,12 +567,9 @@ pub fn remounted(
         subjects.stage()?.direct(),
     );
     let mut violations = Vec::new();
-    for (file, content) in contents.iter().enumerate() {
-        violations.extend(
-            verifier
-                .look(file as FileId, content, Phase::Remounted)?
-                .violations,
-        );
+    for file in plan.visible() {
+        let content = &contents[usize::from(file)];
+        violations.extend(verifier.look(file, content, Phase::Remounted)?.violations);
     }
     Ok(violations)
 }

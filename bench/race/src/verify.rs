@@ -75,7 +75,13 @@ impl<'a> Verifier<'a> {
     /// Carries out a reuser's call, in steps, writing `generation`; ends early when no space is left. How
     /// many bytes it wrote.
     pub fn carry_out(&mut self, call: &Call, generation: u32) -> Result<u64, SubjectError> {
-        let Call::Write { file, at, len } = *call else {
+        let Call::Write {
+            file,
+            at,
+            len,
+            direct,
+        } = *call
+        else {
             let outcome = self.subject.perform(call, &mut self.buf);
             self.must(outcome.errno, "reuse", call)?;
             return Ok(0);
@@ -87,6 +93,7 @@ impl<'a> Verifier<'a> {
                 file,
                 at: at + done,
                 len: n,
+                direct,
             };
             let buf = &mut self.buf[..n as usize];
             self.stamps.fill(file, generation, at + done, buf);

@@ -1,7 +1,6 @@
 //! `punchbench list`: the scenarios and the targets that there are.
 
 use punchbench_fs::Target;
-use punchbench_fs::adapter::Store;
 use punchbench_results::exit_code;
 use punchbench_scenarios::{catalog, one_line};
 use serde_json::json;
@@ -16,7 +15,7 @@ pub fn run(as_json: bool) -> anyhow::Result<u8> {
             .collect();
         let targets: Vec<_> = targets
             .iter()
-            .map(|t| json!({"target": t.to_string(), "base": t.profile.name.is_empty(), "about": about(t)}))
+            .map(|t| json!({"target": t.to_string(), "base": t.profile.name.is_empty(), "about": t.profile.about}))
             .collect();
         println!(
             "{}",
@@ -28,15 +27,7 @@ pub fn run(as_json: bool) -> anyhow::Result<u8> {
     scenarios.iter().for_each(|s| println!("  {}", one_line(s)));
     println!("\nTargets:");
     for target in &targets {
-        println!("  {:<16} {}", target.to_string(), about(target));
+        println!("  {:<16} {}", target.to_string(), target.profile.about);
     }
     Ok(exit_code::EXPECTED)
-}
-
-fn about(target: &Target) -> &'static str {
-    match target.adapter.store() {
-        Store::Device(_) => target.profile.about,
-        Store::Memory => "in memory: nothing to evict to, no blocks",
-        Store::Directory => "the directory given with --in",
-    }
 }

@@ -6,7 +6,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 
-use linux_raw_sys::ioctl::{BLKFLSBUF, BLKGETSIZE64, BLKROGET, BLKSSZGET, FIFREEZE, FITHAW};
+use linux_raw_sys::ioctl::{
+    BLKDISCARD, BLKFLSBUF, BLKGETSIZE64, BLKROGET, BLKSSZGET, BLKZEROOUT, FIFREEZE, FITHAW,
+};
 
 /// FS_IOC_SHUTDOWN of include/uapi/linux/fs.h, `_IOR('X', 125, __u32)`: missing from the binding crates.
 const FS_IOC_SHUTDOWN: u32 = 0x8004_587d;
@@ -60,6 +62,30 @@ pub fn read_only(device: impl AsFd) -> io::Result<bool> {
         )
     })?;
     Ok(flag != 0)
+}
+
+/// Zeroes a range of a block device (BLKZEROOUT), in multiples of 512 bytes; ENOTTY on a file.
+pub fn zero_out(device: impl AsFd, at: u64, len: u64) -> io::Result<()> {
+    on_range(device, BLKZEROOUT, at, len)
+}
+
+/// Discards a range of a block device (BLKDISCARD), in multiples of its logical block; ENOTTY on a file,
+/// EOPNOTSUPP where it discards nothing.
+pub fn discard(device: impl AsFd, at: u64, len: u64) -> io::Result<()> {
+    on_range(device, BLKDISCARD, at, len)
+}
+
+/// BLKZEROOUT or BLKDISCARD.
+fn on_range(device: impl AsFd, request: u32, at: u64, len: u64) -> io::Result<()> {
+    let range = [at, len];
+    // SAFETY: both read two u64, start and length, from the pointer, which is a live local.
+    check(unsafe {
+        libc::ioctl(
+            device.as_fd().as_raw_fd(),
+            request as libc::Ioctl,
+            &raw const range,
+        )
+    })
 }
 
 /// Freezes the filesystem that the descriptor is on (FIFREEZE).

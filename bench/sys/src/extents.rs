@@ -52,32 +52,53 @@ struct Request {
 // What FS_IOC_FIEMAP's number says of the head's size, and linux/fiemap.h of the extent's.
 const _: () = assert!(size_of::<Request>() == 32 + BATCH * 56);
 
-/// The extents of `range` that have an address on the device, clipped to it; `None` where the filesystem
-/// has no FIEMAP. Dirty data is written back first, so that it has an address.
-pub fn extents(file: BorrowedFd<'_>, range: Range<u64>) -> io::Result<Option<Vec<Extent>>> {
-    let mut found = Vec::new();
-    let mut at = range.start;
-    while at < range.end {
-        let mut request = Request {
-            start: at,
-            length: range.end - at,
-            flags: FLAG_SYNC,
+impl Request {
+    fn new(range: Range<u64>, flags: u32) -> Request {
+        Request {
+            start: range.start,
+            length: range.end - range.start,
+            flags,
             mapped_extents: 0,
             extent_count: BATCH as u32,
             reserved: 0,
             extents: [RawExtent::default(); BATCH],
-        };
+        }
+    }
+
+    fn ask(&mut self, file: BorrowedFd<'_>) -> io::Result<()> {
         // SAFETY: the request is laid out as linux/fiemap.h says and has room for as many extents as it
         // says.
         let rc = unsafe {
             libc::ioctl(
                 file.as_raw_fd(),
                 linux_raw_sys::ioctl::FS_IOC_FIEMAP as libc::Ioctl,
-                &mut request,
+                self,
             )
         };
-        if rc != 0 {
-            let error = io::Error::last_os_error();
+        match rc {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+/// One FS_IOC_FIEMAP of `range` without a flag, for what it does to the filesystem's cached mapping: how
+/// many extents it told, of the most that one call has room for. Allocates nothing.
+pub fn look_up(file: BorrowedFd<'_>, range: Range<u64>) -> io::Result<u64> {
+    let mut request = Request::new(range, 0);
+    request.ask(file)?;
+    Ok(request.mapped_extents.into())
+}
+
+/// The extents of `range` that have an address on the device, clipped to it; `None` where the filesystem
+/// has no FIEMAP. Dirty data is written back first, so that it has an address.
+pub fn extents(file: BorrowedFd<'_>, range: Range<u64>) -> io::Result<Option<Vec<Extent>>> {
+    let mut found = Vec::new();
+    let mut at = range.start;
+    while at < range.end {
+        let mut request = Request::new(at..range.end, FLAG_SYNC);
+        let asked = request.ask(file);
+        if let Err(error) = asked {
             return match error.raw_os_error() {
                 Some(libc::EOPNOTSUPP | libc::ENOTTY) => Ok(None),
                 _ => Err(error),

@@ -1,10 +1,8 @@
-//! Reads, read-ahead, dedupe and direct I/O: the calls on open files that the safe crates lack. None of
+//! Reads, read-ahead and direct I/O: the calls on open files that the safe crates lack. None of
 //! them allocates, so actors may use them within a round; each is one system call, never repeated.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
-
-use linux_raw_sys::general::{__IncompleteArrayField, file_dedupe_range, file_dedupe_range_info};
 
 /// preadv2(RWF_NOWAIT): data that is there, or EAGAIN.
 pub fn read_nowait(file: BorrowedFd<'_>, at: u64, buf: &mut [u8]) -> io::Result<usize> {
@@ -24,65 +22,6 @@ pub fn readahead(file: BorrowedFd<'_>, at: u64, len: u64) -> io::Result<()> {
     match unsafe { libc::readahead(file.as_raw_fd(), offset(at)?, len) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// The answer to a dedupe.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Deduped {
-    /// The ranges were the same and now share blocks; `false`: they differed and nothing was done.
-    pub same: bool,
-    /// Bytes that now share blocks.
-    pub bytes: u64,
-}
-
-/// ioctl(FIDEDUPERANGE) of one range of `file` into the same offsets of `into`.
-pub fn dedupe(
-    file: BorrowedFd<'_>,
-    at: u64,
-    len: u64,
-    into: BorrowedFd<'_>,
-) -> io::Result<Deduped> {
-    /// A request with one destination.
-    #[repr(C)]
-    struct Request {
-        head: file_dedupe_range,
-        to: file_dedupe_range_info,
-    }
-    let mut request = Request {
-        head: file_dedupe_range {
-            src_offset: at,
-            src_length: len,
-            dest_count: 1,
-            reserved1: 0,
-            reserved2: 0,
-            info: __IncompleteArrayField::new(),
-        },
-        to: file_dedupe_range_info {
-            dest_fd: i64::from(into.as_raw_fd()),
-            dest_offset: at,
-            bytes_deduped: 0,
-            status: 0,
-            reserved: 0,
-        },
-    };
-    // SAFETY: the request is laid out as the kernel expects it, with as many destinations as it says.
-    let rc = unsafe {
-        libc::ioctl(
-            file.as_raw_fd(),
-            linux_raw_sys::ioctl::FIDEDUPERANGE as libc::Ioctl,
-            &mut request,
-        )
-    };
-    if rc != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    match request.to.status {
-        error if error < 0 => Err(io::Error::from_raw_os_error(-error)),
-        status => Ok(Deduped {
-            same: status == 0,
-            bytes: request.to.bytes_deduped,
-        }),
     }
 }
 

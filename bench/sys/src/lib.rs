@@ -4,6 +4,7 @@
 pub mod blk;
 pub mod extents;
 pub mod futex;
+pub mod inode;
 pub mod io;
 pub mod kmsg;
 pub mod loopdev;
@@ -11,6 +12,8 @@ pub mod map;
 pub mod mount;
 pub mod namespaces;
 pub mod process;
+pub mod remap;
 pub mod shm;
 pub mod sigbus;
 pub mod spawn;
+pub mod uring;

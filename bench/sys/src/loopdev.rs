@@ -6,10 +6,12 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use linux_raw_sys::loop_device::{
     LO_FLAGS_AUTOCLEAR, LO_FLAGS_DIRECT_IO, LO_NAME_SIZE, LOOP_CLR_FD, LOOP_CONFIGURE,
-    LOOP_CTL_GET_FREE, LOOP_GET_STATUS64, LOOP_SET_DIRECT_IO, loop_config, loop_info64,
+    LOOP_CTL_ADD, LOOP_CTL_GET_FREE, LOOP_CTL_REMOVE, LOOP_GET_STATUS64, LOOP_SET_DIRECT_IO,
+    loop_config, loop_info64,
 };
 use nix::errno::Errno;
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
@@ -61,12 +63,67 @@ pub struct LoopDevice {
     made_node: bool,
     /// Our file is in it, so clearing it is ours to do.
     attached: bool,
+    /// After the device is closed, as nobody else may have it open then.
+    _added: Option<Added>,
+}
+
+/// A device that we added; taken away on drop.
+#[derive(Debug)]
+struct Added(u32);
+
+/// How often, and how far apart, a device is tried to be taken away: udev may still look at it.
+const REMOVALS: u32 = 20;
+const REMOVAL_PAUSE: Duration = Duration::from_millis(5);
+
+impl Drop for Added {
+    fn drop(&mut self) {
+        let Ok(control) = open(Path::new(CONTROL)) else {
+            return;
+        };
+        for _ in 0..REMOVALS {
+            // SAFETY: LOOP_CTL_REMOVE takes a device number by value.
+            let result = unsafe {
+                libc::ioctl(
+                    control.as_raw_fd(),
+                    LOOP_CTL_REMOVE as libc::Ioctl,
+                    libc::c_ulong::from(self.0),
+                )
+            };
+            // It stays, idle, if somebody keeps it open.
+            if result >= 0 || Errno::last() != Errno::EBUSY {
+                return;
+            }
+            std::thread::sleep(REMOVAL_PAUSE);
+        }
+    }
 }
 
 impl LoopDevice {
     /// Attaches `backing` to a free device. `node_dir` is a private directory for the device node, used
     /// where /dev does not have it.
     pub fn attach(
+        backing: impl AsFd,
+        tag: &str,
+        direct_io: bool,
+        node_dir: &Path,
+    ) -> Result<Self, LoopError> {
+        Self::attach_to(find_free, backing, tag, direct_io, node_dir)
+    }
+
+    /// As [`LoopDevice::attach`], to a device that was made for it. A limit of the queue outlives the file
+    /// attached, and a discard limit of 0 cannot be raised again where the granularity then reads 0
+    /// (`blk_validate_limits`; seen on 6.18): such a device can neither discard nor write zeroes for good
+    /// (`lo_fallocate`).
+    pub fn attach_to_new(
+        backing: impl AsFd,
+        tag: &str,
+        node_dir: &Path,
+    ) -> Result<Self, LoopError> {
+        Self::attach_to(add, backing, tag, false, node_dir)
+    }
+
+    fn attach_to(
+        find: impl Fn(&File) -> Result<(u32, Option<Added>), LoopError>,
         backing: impl AsFd,
         tag: &str,
         direct_io: bool,
@@ -80,20 +137,12 @@ impl LoopDevice {
             _ => refused("open /dev/loop-control", error),
         })?;
         for _ in 0..ATTEMPTS {
-            // SAFETY: LOOP_CTL_GET_FREE takes no argument and returns a device number.
-            let number =
-                unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE as libc::Ioctl) };
-            if number < 0 {
-                return Err(refused(
-                    "ask for a free loop device",
-                    io::Error::last_os_error(),
-                ));
-            }
-            let number = number.unsigned_abs();
+            let (number, added) = find(&control)?;
             let mut device = Self::open_node(number, node_dir)?;
             match configure(&device.device, backing.as_fd().as_raw_fd(), tag, direct_io) {
                 Ok(()) => {
                     device.attached = true;
+                    device._added = added;
                     return Ok(device);
                 }
                 Err(error) => {
@@ -117,6 +166,7 @@ impl LoopDevice {
                     path,
                     made_node: false,
                     attached: false,
+                    _added: None,
                 });
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -139,6 +189,7 @@ impl LoopDevice {
                 path,
                 made_node: true,
                 attached: false,
+                _added: None,
             }),
             Err(error) => {
                 let _ = fs::remove_file(&path);
@@ -195,6 +246,48 @@ impl Drop for LoopDevice {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// A device that nobody uses.
+fn find_free(control: &File) -> Result<(u32, Option<Added>), LoopError> {
+    // SAFETY: LOOP_CTL_GET_FREE takes no argument and returns a device number.
+    let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE as libc::Ioctl) };
+    if number < 0 {
+        let error = io::Error::last_os_error();
+        return Err(refused("ask for a free loop device", error));
+    }
+    Ok((number.unsigned_abs(), None))
+}
+
+/// A device that was not there before.
+fn add(control: &File) -> Result<(u32, Option<Added>), LoopError> {
+    const WHAT: &str = "add a loop device";
+    let entries = fs::read_dir("/sys/block").map_err(|error| refused(WHAT, error))?;
+    let numbers = entries.filter_map(|entry| {
+        let name = entry.ok()?.file_name();
+        name.to_str()?.strip_prefix("loop")?.parse::<u32>().ok()
+    });
+    // Above all there are; a number of its own choosing is something that not every kernel gives.
+    let first = numbers.max().map_or(0, |highest| highest + 1);
+    for number in first..first + ATTEMPTS {
+        // SAFETY: LOOP_CTL_ADD takes a device number by value.
+        let result = unsafe {
+            libc::ioctl(
+                control.as_raw_fd(),
+                LOOP_CTL_ADD as libc::Ioctl,
+                libc::c_ulong::from(number),
+            )
+        };
+        if result >= 0 {
+            return Ok((number, Some(Added(number))));
+        }
+        let error = io::Error::last_os_error();
+        // Somebody else adds devices too.
+        if error.raw_os_error() != Some(libc::EEXIST) {
+            return Err(refused(WHAT, error));
+        }
+    }
+    Err(LoopError::Contended)
 }
 
 /// A loop device in use, whoever's it is.

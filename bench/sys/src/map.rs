@@ -121,6 +121,33 @@ impl Mapping {
         done
     }
 
+    /// pread(2) of `len` bytes at `at` of `from` into the same offsets of the mapping, which must be
+    /// writable. Where the kernel cannot fault a page of it in, the read ends short or with EFAULT: no
+    /// SIGBUS.
+    pub fn read_from(&mut self, from: BorrowedFd<'_>, at: u64, len: u64) -> io::Result<usize> {
+        if self.protection == Protection::Read {
+            return Err(io::Error::from_raw_os_error(libc::EACCES));
+        }
+        let end = at
+            .checked_add(len)
+            .and_then(|end| usize::try_from(end).ok());
+        let (Some(_), Ok(start), Ok(len), Ok(offset)) = (
+            end.filter(|end| *end <= self.len),
+            usize::try_from(at),
+            usize::try_from(len),
+            libc::off_t::try_from(at),
+        ) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        self.restore()?;
+        // SAFETY: the bytes lie within the mapping, are writable, and nothing holds a reference into them.
+        let got = unsafe {
+            let buf = self.base.as_ptr().add(start);
+            libc::pread(from.as_raw_fd(), buf.cast(), len, offset)
+        };
+        usize::try_from(got).map_err(|_| io::Error::last_os_error())
+    }
+
     /// Which pages of `range` (widened to pages) are in the page cache, one entry a page. Touches none.
     /// The kernel answers truly only to the file's owner or to one who may write it.
     pub fn resident(&self, range: Range<u64>, pages: &mut [bool]) -> io::Result<()> {

@@ -1,10 +1,23 @@
 //! Btrfs: copy on write, checksums, extents that are free only as a whole.
 
+use punchbench_sys::inode;
+
 use super::MIB;
-use crate::adapter::{Adapter, Addresses, MkfsPlan, OnDevice, Profile, Store};
+use crate::adapter::{Adapter, Addresses, MkfsPlan, OnDevice, Store};
 use crate::fsck::FsckResult;
+use crate::profile::{BASE, Profile, ProfileError, Seen};
 use crate::reuse::{Reuse, ReusePlan};
 use crate::tools::{BTRFS, MKFS_BTRFS, Tool, ToolOutput, Version};
+
+const PROFILES: &[Profile] = &[
+    BASE,
+    Profile {
+        name: "nodatacow",
+        about: "data is overwritten in place, without checksums: O_DIRECT is really direct",
+        mount: &["nodatacow"],
+        ..BASE
+    },
+];
 
 /// The adapter.
 #[derive(Debug)]
@@ -15,6 +28,10 @@ impl Adapter for Btrfs {
         "btrfs"
     }
 
+    fn profiles(&self) -> &'static [Profile] {
+        PROFILES
+    }
+
     fn drivers(&self) -> &'static [&'static str] {
         &["btrfs"]
     }
@@ -23,7 +40,7 @@ impl Adapter for Btrfs {
         Store::Device(self)
     }
 
-    fn reuse(&self, _driver: &str) -> Reuse {
+    fn reuse(&self, _profile: &Profile, _driver: &str) -> Reuse {
         // unpin_extent_range: pinned until the transaction commits, and the whole extent at once.
         Reuse::Plan(ReusePlan {
             commit: true,
@@ -31,6 +48,12 @@ impl Adapter for Btrfs {
             fill: true,
             unit: 0,
         })
+    }
+
+    fn prove(&self, profile: &Profile, seen: &Seen<'_>) -> Result<Option<String>, ProfileError> {
+        let in_place = profile.mount.contains(&"nodatacow");
+        seen.new_file_has(inode::NO_COPY_ON_WRITE, in_place)?;
+        Ok(None)
     }
 }
 
@@ -42,9 +65,10 @@ impl OnDevice for Btrfs {
     fn mkfs_arguments(&self, plan: &MkfsPlan) -> Vec<String> {
         // Metadata twice, as by default: the single chunk of 8 MiB that a small filesystem gets otherwise is
         // nearly all global reserve, and a filesystem full of data then refuses even an empty file.
-        let mut words: Vec<String> = ["-f", "-q", "-K", "-d", "single", "-m", "dup", "-s", "4096"]
+        let mut words: Vec<String> = ["-f", "-q", "-K", "-d", "single", "-m", "dup", "-s"]
             .map(str::to_owned)
             .into();
+        words.push(plan.profile.block.to_string());
         words.extend(["-b".to_owned(), plan.size.to_string()]);
         // Known to kernels, and to the tool, from 6.1; a default of newer tools.
         if plan.kernel < Version(6, 1, 0) && plan.tool >= Version(6, 1, 0) {
@@ -53,9 +77,9 @@ impl OnDevice for Btrfs {
         words
     }
 
-    fn mount_data(&self, _profile: &Profile) -> String {
+    fn mount_data(&self) -> &'static str {
         // Since 6.2 it switches discard=async on by itself.
-        "nodiscard".to_owned()
+        "nodiscard"
     }
 
     fn fsck_tool(&self) -> Tool {
@@ -89,7 +113,7 @@ impl OnDevice for Btrfs {
         256 * MIB
     }
 
-    fn addresses(&self) -> Addresses {
+    fn addresses(&self, _profile: &Profile) -> Addresses {
         Addresses::Logical
     }
 }

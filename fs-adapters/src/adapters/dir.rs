@@ -1,6 +1,7 @@
 //! `--in DIR`: a directory of whatever filesystem is mounted there. What needs a device is left out.
 
 use crate::adapter::{ADAPTERS, Adapter, Store};
+use crate::profile::{BASE, Profile};
 use crate::reuse::{Reuse, ReusePlan};
 
 /// The adapter.
@@ -12,6 +13,14 @@ impl Adapter for Dir {
         "dir"
     }
 
+    fn profiles(&self) -> &'static [Profile] {
+        const HERE: Profile = Profile {
+            about: "the directory given with --in",
+            ..BASE
+        };
+        &[HERE]
+    }
+
     fn drivers(&self) -> &'static [&'static str] {
         &[]
     }
@@ -20,12 +29,12 @@ impl Adapter for Dir {
         Store::Directory
     }
 
-    fn reuse(&self, driver: &str) -> Reuse {
+    fn reuse(&self, _profile: &Profile, driver: &str) -> Reuse {
         // As the filesystem that serves it, if we know that, but never by filling up somebody else's disk.
         let known = ADAPTERS
             .iter()
             .find(|adapter| adapter.name() == driver)
-            .map(|adapter| adapter.reuse(driver));
+            .map(|adapter| adapter.reuse(&BASE, driver));
         match known {
             Some(Reuse::Plan(plan)) if !plan.fill => Reuse::Plan(plan),
             Some(Reuse::Plan(_)) => {

@@ -1,8 +1,9 @@
 //! ext2: no journal. Served by fs/ext2 or, in most distributions, by the ext4 driver: the mount tells.
 
 use super::{MIB, mke2fs};
-use crate::adapter::{Adapter, Addresses, MkfsPlan, OnDevice, Profile, Store};
+use crate::adapter::{Adapter, MkfsPlan, OnDevice, Store};
 use crate::fsck::FsckResult;
+use crate::profile::Profile;
 use crate::reuse::{Reuse, ReusePlan};
 use crate::tools::{E2FSCK, MKE2FS, Tool, ToolOutput};
 
@@ -23,7 +24,7 @@ impl Adapter for Ext2 {
         Store::Device(self)
     }
 
-    fn reuse(&self, _driver: &str) -> Reuse {
+    fn reuse(&self, _profile: &Profile, _driver: &str) -> Reuse {
         // Free at once, but the goal allocation goes elsewhere while there is an elsewhere.
         Reuse::Plan(ReusePlan {
             fill: true,
@@ -45,9 +46,9 @@ impl OnDevice for Ext2 {
         mke2fs::trailing(plan)
     }
 
-    fn mount_data(&self, _profile: &Profile) -> String {
+    fn mount_data(&self) -> &'static str {
         // fs/ext2 knows no such option and discards nothing; the ext4 driver does not unless told to.
-        String::new()
+        ""
     }
 
     fn fsck_tool(&self) -> Tool {
@@ -64,9 +65,5 @@ impl OnDevice for Ext2 {
 
     fn minimum_size(&self) -> u64 {
         128 * MIB
-    }
-
-    fn addresses(&self) -> Addresses {
-        Addresses::Device
     }
 }

@@ -1,8 +1,9 @@
 //! ext3: a journal and indirect blocks, served by the ext4 driver since Linux 4.3.
 
 use super::{MIB, mke2fs};
-use crate::adapter::{Adapter, Addresses, MkfsPlan, OnDevice, Profile, Store};
+use crate::adapter::{Adapter, MkfsPlan, OnDevice, Store};
 use crate::fsck::FsckResult;
+use crate::profile::Profile;
 use crate::reuse::{Reuse, ReusePlan};
 use crate::tools::{E2FSCK, MKE2FS, Tool, ToolOutput};
 
@@ -23,7 +24,7 @@ impl Adapter for Ext3 {
         Store::Device(self)
     }
 
-    fn reuse(&self, _driver: &str) -> Reuse {
+    fn reuse(&self, _profile: &Profile, _driver: &str) -> Reuse {
         Reuse::Plan(ReusePlan {
             commit: true,
             ..ReusePlan::default()
@@ -44,10 +45,6 @@ impl OnDevice for Ext3 {
         mke2fs::trailing(plan)
     }
 
-    fn mount_data(&self, _profile: &Profile) -> String {
-        "nodiscard".to_owned()
-    }
-
     fn fsck_tool(&self) -> Tool {
         E2FSCK
     }
@@ -62,9 +59,5 @@ impl OnDevice for Ext3 {
 
     fn minimum_size(&self) -> u64 {
         128 * MIB
-    }
-
-    fn addresses(&self) -> Addresses {
-        Addresses::Device
     }
 }

@@ -1,10 +1,56 @@
 //! ext4: journalled, with extents; the filesystem whose races started it all.
 
+use punchbench_sys::inode;
+
 use super::{MIB, mke2fs};
-use crate::adapter::{Adapter, Addresses, MkfsPlan, OnDevice, Profile, Store};
+use crate::adapter::{Adapter, Addresses, MkfsPlan, OnDevice, Store};
 use crate::fsck::FsckResult;
+use crate::profile::{BASE, Profile, ProfileError, Seen};
 use crate::reuse::{Reuse, ReusePlan};
 use crate::tools::{E2FSCK, MKE2FS, Tool, ToolOutput};
+
+const PROFILES: &[Profile] = &[
+    BASE,
+    Profile {
+        name: "1k",
+        about: "1 KiB blocks: several to a page, so a page can be partly freed",
+        block: 1024,
+        unit: 1024,
+        ..BASE
+    },
+    Profile {
+        name: "journal",
+        about: "data=journal: data goes through the journal, and O_DIRECT through the page cache",
+        mount: &["data=journal"],
+        ..BASE
+    },
+    Profile {
+        name: "nodelalloc",
+        about: "blocks are allocated by the write, not at writeback",
+        mount: &["nodelalloc"],
+        ..BASE
+    },
+    Profile {
+        name: "noextents",
+        about: "indirect blocks: punches take fs/ext4/indirect.c; no zero, collapse or insert range",
+        // mke2fs: extents must be there for 64-bit block numbers.
+        features: &["^extent", "^64bit"],
+        ..BASE
+    },
+    Profile {
+        name: "bigalloc",
+        about: "16 blocks of 4 KiB to a cluster: freed only whole, collapsed and inserted only whole",
+        unit: 64 << 10,
+        features: &["bigalloc"],
+        ..BASE
+    },
+    Profile {
+        name: "nojournal",
+        about: "no journal: a freed block can be allocated again at once",
+        features: &["^has_journal"],
+        ..BASE
+    },
+];
 
 /// The adapter.
 #[derive(Debug)]
@@ -15,6 +61,10 @@ impl Adapter for Ext4 {
         "ext4"
     }
 
+    fn profiles(&self) -> &'static [Profile] {
+        PROFILES
+    }
+
     fn drivers(&self) -> &'static [&'static str] {
         &["ext4"]
     }
@@ -23,12 +73,26 @@ impl Adapter for Ext4 {
         Store::Device(self)
     }
 
-    fn reuse(&self, _driver: &str) -> Reuse {
-        // ext4_process_freed_data: freed clusters go back to the allocator when the transaction commits.
+    fn reuse(&self, profile: &Profile, _driver: &str) -> Reuse {
+        // ext4_process_freed_data: freed clusters go back to the allocator when the transaction commits;
+        // without a journal at once, but then the goal allocation goes elsewhere while there is an elsewhere.
+        let journal = !profile.features.contains(&"^has_journal");
         Reuse::Plan(ReusePlan {
-            commit: true,
+            commit: journal,
+            fill: !journal,
+            unit: if profile.unit > profile.block {
+                profile.unit
+            } else {
+                0
+            },
             ..ReusePlan::default()
         })
+    }
+
+    fn prove(&self, profile: &Profile, seen: &Seen<'_>) -> Result<Option<String>, ProfileError> {
+        mke2fs::prove(profile, &seen.head()?)?;
+        seen.new_file_has(inode::EXTENTS, !profile.features.contains(&"^extent"))?;
+        Ok(None)
     }
 }
 
@@ -43,10 +107,6 @@ impl OnDevice for Ext4 {
 
     fn mkfs_trailing(&self, plan: &MkfsPlan) -> Vec<String> {
         mke2fs::trailing(plan)
-    }
-
-    fn mount_data(&self, _profile: &Profile) -> String {
-        "nodiscard".to_owned()
     }
 
     fn fsck_tool(&self) -> Tool {
@@ -65,7 +125,12 @@ impl OnDevice for Ext4 {
         128 * MIB
     }
 
-    fn addresses(&self) -> Addresses {
-        Addresses::Device
+    fn addresses(&self, profile: &Profile) -> Addresses {
+        // What was written last may still be in the journal, not yet at its place.
+        if profile.mount.contains(&"data=journal") {
+            Addresses::Logical
+        } else {
+            Addresses::Device
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! F2FS: log-structured; a block freed is free again only with its whole segment, after a checkpoint.
 
 use super::MIB;
-use crate::adapter::{Adapter, Addresses, MkfsPlan, OnDevice, Profile, Store};
+use crate::adapter::{Adapter, MkfsPlan, OnDevice, Store};
 use crate::fsck::{FsckResult, exit};
+use crate::profile::Profile;
 use crate::reuse::{Reuse, ReusePlan};
 use crate::tools::{FSCK_F2FS, MKFS_F2FS, Tool, ToolOutput};
 
@@ -29,7 +30,7 @@ impl Adapter for F2fs {
         Store::Device(self)
     }
 
-    fn reuse(&self, _driver: &str) -> Reuse {
+    fn reuse(&self, _profile: &Profile, _driver: &str) -> Reuse {
         // set_prefree_as_free_segments: after the checkpoint, whole segments.
         Reuse::Plan(ReusePlan {
             commit: true,
@@ -54,10 +55,6 @@ impl OnDevice for F2fs {
         vec![(plan.size / SECTOR).to_string()]
     }
 
-    fn mount_data(&self, _profile: &Profile) -> String {
-        "nodiscard".to_owned()
-    }
-
     fn fsck_tool(&self) -> Tool {
         FSCK_F2FS
     }
@@ -77,9 +74,5 @@ impl OnDevice for F2fs {
 
     fn minimum_size(&self) -> u64 {
         192 * MIB
-    }
-
-    fn addresses(&self) -> Addresses {
-        Addresses::Device
     }
 }

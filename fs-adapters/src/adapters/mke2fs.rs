@@ -2,17 +2,29 @@
 
 use crate::adapter::MkfsPlan;
 use crate::fsck::{FsckResult, exit};
+use crate::profile::{Profile, ProfileError};
 use crate::tools::{ToolOutput, Version};
 
 /// The arguments before the device. No blocks are reserved for root, so that a full filesystem is full.
 pub(super) fn arguments(format: &str, plan: &MkfsPlan) -> Vec<String> {
-    let mut words: Vec<String> = ["-t", format, "-F", "-q", "-b", "4096", "-m", "0", "-E"]
+    let profile = plan.profile;
+    let block = profile.block.to_string();
+    let mut words: Vec<String> = ["-t", format, "-F", "-q", "-b", &block, "-m", "0", "-E"]
         .map(str::to_owned)
         .into();
     words.push("nodiscard,lazy_itable_init=0,lazy_journal_init=0".to_owned());
-    // On by default from e2fsprogs 1.47, known to kernels from 5.15.
-    if format == "ext4" && plan.tool >= Version(1, 47, 0) && plan.kernel < Version(5, 15, 0) {
-        words.extend(["-O".to_owned(), "^orphan_file".to_owned()]);
+    let mut features = profile.features.to_vec();
+    // On by default from e2fsprogs 1.47, known to kernels from 5.15, and meant for a journal.
+    let unfit = plan.kernel < Version(5, 15, 0) || features.contains(&"^has_journal");
+    if format == "ext4" && plan.tool >= Version(1, 47, 0) && unfit {
+        features.push("^orphan_file");
+    }
+    // A second -O would take the place of the first.
+    if !features.is_empty() {
+        words.extend(["-O".to_owned(), features.join(",")]);
+    }
+    if profile.unit > profile.block {
+        words.extend(["-C".to_owned(), profile.unit.to_string()]);
     }
     words
 }
@@ -20,6 +32,64 @@ pub(super) fn arguments(format: &str, plan: &MkfsPlan) -> Vec<String> {
 /// The argument after the device: its size.
 pub(super) fn trailing(plan: &MkfsPlan) -> Vec<String> {
     vec![format!("{}k", plan.size / 1024)]
+}
+
+/// Where the superblock lies (Documentation/filesystems/ext4/super.rst), and the offsets in it.
+const SUPERBLOCK: usize = 1024;
+const LOG_CLUSTER_SIZE: usize = 0x1C;
+const MAGIC: usize = 0x38;
+const COMPAT: usize = 0x5C;
+const INCOMPAT: usize = 0x60;
+const RO_COMPAT: usize = 0x64;
+
+/// The features that profiles name: where their bit is.
+const FEATURES: [(&str, usize, u32); 4] = [
+    ("has_journal", COMPAT, 0x4),
+    ("extent", INCOMPAT, 0x40),
+    ("64bit", INCOMPAT, 0x80),
+    ("bigalloc", RO_COMPAT, 0x200),
+];
+
+/// Finds a profile's features and its cluster size in the superblock.
+pub(super) fn prove(profile: &Profile, head: &[u8; 4096]) -> Result<(), ProfileError> {
+    let word = |at: usize| {
+        let bytes = &head[SUPERBLOCK + at..][..4];
+        bytes
+            .iter()
+            .rev()
+            .fold(0, |sum, byte| sum << 8 | u32::from(*byte))
+    };
+    if word(MAGIC) & 0xFFFF != 0xEF53 {
+        return Err(ProfileError::not_so("an ext superblock", "there is none"));
+    }
+    for feature in profile.features {
+        let (name, on) = match feature.strip_prefix('^') {
+            Some(name) => (name, false),
+            None => (*feature, true),
+        };
+        let known = FEATURES.iter().find(|(known, ..)| *known == name);
+        let has = known.map(|(_, at, bit)| word(*at) & bit != 0);
+        if has != Some(on) {
+            return Err(ProfileError::not_so(
+                format!("the feature {feature}"),
+                match has {
+                    Some(has) => {
+                        format!("the superblock has it {}", if has { "on" } else { "off" })
+                    }
+                    None => "it is not known where the superblock has it".to_owned(),
+                },
+            ));
+        }
+    }
+    let cluster = 1024 << word(LOG_CLUSTER_SIZE).min(32);
+    if cluster == profile.unit {
+        Ok(())
+    } else {
+        Err(ProfileError::not_so(
+            format!("allocation in units of {} bytes", profile.unit),
+            format!("the superblock says {cluster}"),
+        ))
+    }
 }
 
 /// Answers "no" to everything, and checks even a filesystem marked clean.
@@ -37,5 +107,61 @@ pub(super) fn judge(output: &ToolOutput) -> FsckResult {
             FsckResult::Damaged(output.text.clone())
         }
         _ => FsckResult::NotRun(output.failure()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::adapter::Adapter;
+    use crate::adapters::ext4::Ext4;
+
+    fn words(name: &str, tool: Version, kernel: Version) -> String {
+        let profile = Ext4.profiles().iter().find(|p| p.name == name).unwrap();
+        let size = 320 << 20;
+        arguments(
+            "ext4",
+            &MkfsPlan {
+                profile,
+                kernel,
+                tool,
+                size,
+            },
+        )
+        .join(" ")
+    }
+
+    #[test]
+    fn features_come_in_one_option() {
+        let old = words("noextents", Version(1, 47, 0), Version(5, 10, 0));
+        assert!(old.ends_with("-O ^extent,^64bit,^orphan_file"), "{old}");
+        let new = words("noextents", Version(1, 47, 0), Version(6, 18, 0));
+        assert!(new.ends_with("-O ^extent,^64bit"), "{new}");
+        let alone = words("nojournal", Version(1, 47, 0), Version(6, 18, 0));
+        assert!(alone.ends_with("-O ^has_journal,^orphan_file"), "{alone}");
+        let unknown = words("nojournal", Version(1, 46, 0), Version(6, 18, 0));
+        assert!(unknown.ends_with("-O ^has_journal"), "{unknown}");
+    }
+
+    #[test]
+    fn blocks_and_clusters_are_what_the_profile_says() {
+        let (tool, kernel) = (Version(1, 47, 0), Version(6, 18, 0));
+        assert!(words("1k", tool, kernel).contains("-b 1024 "));
+        let clusters = words("bigalloc", tool, kernel);
+        assert!(clusters.ends_with("-O bigalloc -C 65536"), "{clusters}");
+        assert!(!words("", tool, kernel).contains("-C"));
+    }
+
+    #[test]
+    fn another_cluster_size_is_not_the_profile() {
+        let mut head = [0; 4096];
+        head[SUPERBLOCK + MAGIC..][..2].copy_from_slice(&0xEF53_u16.to_le_bytes());
+        head[SUPERBLOCK + RO_COMPAT + 1] = 0x2;
+        head[SUPERBLOCK + LOG_CLUSTER_SIZE] = 6;
+        let bigalloc = Ext4.profiles().iter().find(|p| p.name == "bigalloc");
+        assert!(prove(bigalloc.unwrap(), &head).is_ok());
+        head[SUPERBLOCK + LOG_CLUSTER_SIZE] = 4;
+        let error = prove(bigalloc.unwrap(), &head).unwrap_err().to_string();
+        assert!(error.contains("the superblock says 16384"), "{error}");
     }
 }

@@ -1,5 +1,6 @@
 //! One file a filesystem.
 
+pub mod bdev;
 pub mod btrfs;
 pub mod dir;
 pub mod ext2;

@@ -36,6 +36,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 const COURTESY: Duration = Duration::from_micros(50);
 /// What a long write loses.
 const LOSS: usize = 4096;
+/// How much is lied about where a call names no length.
+const SOME: u64 = 4096;
 
 /// Reads as a warning of the kernel in all but its facility, which only the kernel itself can write.
 const WARNING: &[u8] =
@@ -53,6 +55,8 @@ pub(super) struct Liar {
     calls: u64,
     /// Returns of the invalidator that this actor has waited for.
     returns: u64,
+    /// What the invalidator last truncated the file to.
+    size: u64,
     scratch: Vec<u8>,
     kmsg: Option<File>,
 }
@@ -85,6 +89,7 @@ impl Liar {
             other: of.other,
             calls: 0,
             returns: 0,
+            size: u64::MAX,
             scratch: vec![0; STALE_MAX],
             kmsg,
         })
@@ -117,7 +122,10 @@ impl Liar {
         }
         let len = len.min(STALE_MAX as u64) as usize;
         match self.lie {
-            Lie::SkipInvalidation => Outcome::default(),
+            Lie::SkipInvalidation => claimed(match *call {
+                Call::Write { len, .. } => len,
+                _ => 0,
+            }),
             Lie::StaleCache => {
                 let before = self
                     .inner
@@ -168,8 +176,13 @@ impl Liar {
         let stamps = &mut self.scratch[..len];
         self.stamps.fill(whose, 0, at, stamps);
         let len = len as u64;
-        self.inner.perform(&Call::Write { file, at, len }, stamps);
+        self.inner.perform(&write(file, at, len), stamps);
         outcome
+    }
+
+    /// Whether an ftruncate(2) to `size` cuts the file off, rather than extend it after that.
+    fn cuts(&mut self, size: u64) -> bool {
+        std::mem::replace(&mut self.size, size) >= size
     }
 
     /// Flips a byte, another one each time.
@@ -179,8 +192,7 @@ impl Liar {
         let mut byte = [0];
         if self.inner.look(Look::Read, file, at, &mut byte).bytes == len {
             byte[0] ^= 0xff;
-            self.inner
-                .perform(&Call::Write { file, at, len }, &mut byte);
+            self.inner.perform(&write(file, at, len), &mut byte);
         }
     }
 
@@ -188,17 +200,9 @@ impl Liar {
     fn drop_write(&mut self, file: FileId, at: u64, len: u64, buf: &mut [u8]) -> Outcome {
         let middle = len as usize / 2;
         if middle > LOSS {
-            let head = Call::Write {
-                file,
-                at,
-                len: middle as u64,
-            };
+            let head = write(file, at, middle as u64);
             let behind = middle + LOSS;
-            let tail = Call::Write {
-                file,
-                at: at + behind as u64,
-                len: len - behind as u64,
-            };
+            let tail = write(file, at + behind as u64, len - behind as u64);
             self.inner.perform(&head, buf);
             self.inner.perform(&tail, &mut buf[behind..]);
         }
@@ -207,26 +211,43 @@ impl Liar {
 
     /// Gives what a filler would have got, without the page cache.
     fn pretend_to_fill(&mut self, call: &Call, buf: &mut [u8]) -> Outcome {
+        if let Some((file, at, len)) = call.shows() {
+            let around = self
+                .inner
+                .look(Look::Direct, file, at, &mut buf[..len as usize]);
+            return match around.errno {
+                0 => around,
+                // No direct reads here: then it can only fill and not say so.
+                _ => self.inner.perform(call, buf),
+            };
+        }
         match *call {
-            Call::Read { file, at, len, .. } | Call::Fault { file, at, len } => {
-                let around = self
-                    .inner
-                    .look(Look::Direct, file, at, &mut buf[..len as usize]);
-                match around.errno {
-                    0 => around,
-                    // No direct reads here: then it can only fill and not say so.
-                    _ => self.inner.perform(call, buf),
-                }
-            }
-            Call::Fadvise { .. } | Call::Readahead { .. } | Call::Madvise { .. } => claimed(0),
+            Call::Fadvise { .. }
+            | Call::Readahead { .. }
+            | Call::Madvise { .. }
+            | Call::Fiemap { .. } => claimed(0),
+            Call::Splice { len, .. } => claimed(len),
             Call::PunchHole { .. }
             | Call::ZeroRange { .. }
             | Call::CollapseRange { .. }
             | Call::InsertRange { .. }
+            | Call::Truncate { .. }
             | Call::Dedupe { .. }
+            | Call::CloneRange { .. }
+            | Call::ExchangeRange { .. }
+            | Call::SwapBoot { .. }
+            | Call::JournalData { .. }
+            | Call::BlkZeroout { .. }
+            | Call::BlkDiscard { .. }
+            | Call::ReadInto { .. }
             | Call::Store { .. }
             | Call::Write { .. }
-            | Call::Syncfs => self.inner.perform(call, buf),
+            | Call::Syncfs
+            // Came back above.
+            | Call::Read { .. }
+            | Call::UringRead { .. }
+            | Call::Drain { .. }
+            | Call::Fault { .. } => self.inner.perform(call, buf),
         }
     }
 
@@ -234,7 +255,7 @@ impl Liar {
     fn race(&mut self, call: &Call, buf: &mut [u8]) -> Outcome {
         match (self.lie, *call) {
             (Lie::DropStore, Call::Store { len, .. }) if self.fires() => claimed(len),
-            (Lie::DropWrite, Call::Write { file, at, len })
+            (Lie::DropWrite, Call::Write { file, at, len, .. })
                 if len as usize > 2 * LOSS || self.fires() =>
             {
                 self.drop_write(file, at, len, buf)
@@ -278,8 +299,24 @@ impl Subject for Liar {
                 | Call::ZeroRange { file, at, len }
                 | Call::CollapseRange { file, at, len }
                 | Call::InsertRange { file, at, len }
-                | Call::Dedupe { file, at, len, .. },
+                | Call::Dedupe { file, at, len, .. }
+                | Call::CloneRange { file, at, len, .. }
+                | Call::ExchangeRange { file, at, len, .. }
+                | Call::BlkZeroout { file, at, len }
+                | Call::BlkDiscard { file, at, len }
+                | Call::Write {
+                    file,
+                    at,
+                    len,
+                    direct: true,
+                },
             ) => self.invalidate(call, file, at, len, buf),
+            (Part::Invalidator, Call::Truncate { file, size }) if self.cuts(size) => {
+                self.invalidate(call, file, size, SOME, buf)
+            }
+            (Part::Invalidator, Call::SwapBoot { file } | Call::JournalData { file }) => {
+                self.invalidate(call, file, 0, SOME, buf)
+            }
             (Part::Liar, _) => self.race(call, buf),
             (
                 _,
@@ -289,6 +326,8 @@ impl Subject for Liar {
                     direct: false,
                     ..
                 }
+                | Call::UringRead { file, at, .. }
+                | Call::Drain { file, at, .. }
                 | Call::Fault { file, at, .. },
             ) => {
                 let seen = self.inner.perform(call, buf);
@@ -327,6 +366,15 @@ impl Subject for Liar {
             self.board.clear(file, &range);
         }
         Ok(gone)
+    }
+}
+
+fn write(file: FileId, at: u64, len: u64) -> Call {
+    Call::Write {
+        file,
+        at,
+        len,
+        direct: false,
     }
 }
 

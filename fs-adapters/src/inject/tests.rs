@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use punchbench_race::stamp::{BACKGROUND, Stamps};
 use punchbench_race::{Call, DirectIo, Look, Outcome, Stage, Subject, Subjects, Usage};
-use punchbench_scenarios::{Op, RangeExpr, ReadArgs, Role, Scenario};
+use punchbench_scenarios::{Op, RangeExpr, ReadArgs, Role, Scenario, WriteArgs};
 use tempfile::TempDir;
 
 use super::liar::PATIENCE;
@@ -23,6 +23,15 @@ const NOWAITER: usize = 3;
 /// The page whose punch is lied about.
 const FIRST: u64 = 50;
 
+fn write(file: &str) -> Op {
+    Op::Write(WriteArgs {
+        file: file.into(),
+        range: RangeExpr::chunk(),
+        direct: false,
+        fills_up: false,
+    })
+}
+
 /// With something for every lie.
 fn rich() -> Scenario {
     let mut rich = scenario();
@@ -32,8 +41,9 @@ fn rich() -> Scenario {
         range: RangeExpr::chunk(),
         nowait: true,
         direct: false,
+        readahead: false,
     });
-    let storer = vec![Op::Store(on("victim")), Op::Write(on("victim"))];
+    let storer = vec![Op::Store(on("victim")), write("victim")];
     rich.actors.0.extend([
         ("storer".into(), actor(Role::Dirtier, storer)),
         ("nowaiter".into(), actor(Role::Filler, vec![nowait])),
@@ -221,7 +231,12 @@ fn dropped_stores_and_writes_claim_success() {
             let call = if dropped {
                 Call::Store { file, at, len }
             } else {
-                Call::Write { file, at, len }
+                Call::Write {
+                    file,
+                    at,
+                    len,
+                    direct: false,
+                }
             };
             assert_eq!(storer.perform(&call, &mut fresh.clone()).bytes, PAGE);
         }
@@ -236,7 +251,15 @@ fn a_long_write_loses_a_page() {
     let mut storer = bench.subjects.actor(STORER).unwrap();
     let (file, at, len) = (VICTIM, 0, 8 * PAGE);
     let mut fresh = vec![0xaa; len as usize];
-    let written = storer.perform(&Call::Write { file, at, len }, &mut fresh);
+    let written = storer.perform(
+        &Call::Write {
+            file,
+            at,
+            len,
+            direct: false,
+        },
+        &mut fresh,
+    );
     assert_eq!(written.bytes, len);
     for page in 0..8 {
         let now = bench.page(Look::Read, page);
@@ -247,7 +270,7 @@ fn a_long_write_loses_a_page() {
 #[test]
 fn a_reusers_writes_are_dropped_by_the_coordinator() {
     let mut reuse = scenario();
-    let write = vec![Op::Write(on("other"))];
+    let write = vec![write("other")];
     let reuser = ("reuser".into(), actor(Role::Reuser, write));
     reuse.actors.0.push(reuser);
     let dir = tempfile::tempdir().unwrap();
@@ -255,11 +278,39 @@ fn a_reusers_writes_are_dropped_by_the_coordinator() {
     let mut coordinator = subjects.coordinator().unwrap();
     let (file, at, len) = (OTHER, 0, 4 * PAGE);
     let mut buf = vec![0xaa; len as usize];
-    let written = coordinator.perform(&Call::Write { file, at, len }, &mut buf);
+    let written = coordinator.perform(
+        &Call::Write {
+            file,
+            at,
+            len,
+            direct: false,
+        },
+        &mut buf,
+    );
     assert_eq!(written.bytes, len);
     coordinator.look(Look::Read, OTHER, 0, &mut buf);
     let lost = buf.iter().filter(|b| **b == 0).count();
     assert_eq!(lost as u64, PAGE);
+}
+
+#[test]
+fn of_a_truncation_and_its_extension_only_the_first_is_skipped() {
+    let mut bench = Bench::new("skip-invalidation");
+    let mut puncher = bench.subjects.actor(PUNCHER).unwrap();
+    let (file, half) = (VICTIM, SIZE / 2);
+    let mut tail = |stage: &mut dyn Stage| {
+        stage.prepare(VICTIM, SIZE, &mut pattern).unwrap();
+        for size in [half, SIZE] {
+            puncher.perform(&Call::Truncate { file, size }, &mut []);
+        }
+        let mut seen = vec![0xaa; half as usize];
+        bench.coordinator.look(Look::Read, VICTIM, half, &mut seen);
+        seen
+    };
+    let mut zeros = || tail(&mut *bench.stage) == vec![0; half as usize];
+    assert_eq!((0..FIRST).filter(|_| zeros()).count() as u64, FIRST);
+    assert!(tail(&mut *bench.stage) == expected(half, half));
+    assert!(tail(&mut *bench.stage) == vec![0; half as usize]);
 }
 
 #[test]
@@ -272,6 +323,7 @@ fn wait_makes_a_nowait_read_slow_once_in_a_while() {
         len: 8,
         nowait: true,
         direct: false,
+        readahead: false,
     };
     let slow = |reader: &mut dyn Subject| {
         let start = Instant::now();

@@ -5,80 +5,98 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
 
-use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::libc::{self, off_t};
 use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::uio::{pread, pwrite};
+use nix::sys::uio::pread;
 use punchbench_race::{Call, FileId, Look, Outcome, Subject, SubjectError, Usage};
-use punchbench_scenarios::MadviseAdvice;
-use punchbench_sys::io::{AlignedBuf, DirectAlign, dedupe, direct_align, read_nowait, readahead};
-use punchbench_sys::map::{Access, Advice, Mapping, Protection};
+use punchbench_sys::io::{AlignedBuf, DirectAlign, direct_align};
+use punchbench_sys::map::{Advice, Mapping, Protection};
+use punchbench_sys::uring::Ring;
 
 use super::evict::evict;
+use super::kit::{Kit, MapFor};
+use super::outcome::{accessed, done, moved, refused};
+use super::pipe::Pipe;
 use super::{SubjectOptions, failed};
-
-/// What a mapping is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum MapFor {
-    /// The actor loads from it and stores to it.
-    Actor,
-    /// Only to ask what is in the page cache: keeps no page mapped.
-    Probe,
-}
 
 /// One file as this actor sees it.
 #[derive(Debug)]
-struct View {
+pub(super) struct View {
     name: String,
-    file: File,
-    direct: Option<File>,
+    pub file: File,
+    pub direct: Option<File>,
     /// What direct reads must be aligned to.
-    align: u64,
-    map: Option<(MapFor, Mapping)>,
+    pub align: u64,
+    /// Keeps the default read-ahead.
+    pub ahead: Option<File>,
+    pub map: Option<(MapFor, Mapping)>,
     /// Bytes that a mapping covers.
     room: u64,
+}
+
+/// A file's descriptors, just opened.
+#[derive(Debug)]
+pub(super) struct Opened {
+    pub file: File,
+    /// With O_DIRECT, where that is not refused.
+    pub direct: Option<File>,
+    /// A second one, for who reads with read-ahead.
+    pub ahead: Option<File>,
 }
 
 /// One actor's own view of the files.
 #[derive(Debug)]
 pub(super) struct SyscallSubject {
     dir: File,
-    files: Vec<View>,
-    bounce: AlignedBuf,
+    pub files: Vec<View>,
+    pub bounce: AlignedBuf,
+    pub ring: Option<Ring>,
+    pub pipe: Option<Pipe>,
     options: SubjectOptions,
 }
 
-/// The most that one direct read moves.
-const BOUNCE: usize = 1 << 20;
+/// The most that one direct read or write moves.
+pub(super) const BOUNCE: usize = 1 << 20;
 /// What direct reads are aligned to at least: larger than any usual logical block.
 const ALIGN: u64 = 4096;
 
-const PUNCH: FallocateFlags =
-    FallocateFlags::FALLOC_FL_PUNCH_HOLE.union(FallocateFlags::FALLOC_FL_KEEP_SIZE);
-const ZERO: FallocateFlags =
-    FallocateFlags::FALLOC_FL_ZERO_RANGE.union(FallocateFlags::FALLOC_FL_KEEP_SIZE);
-
 impl SyscallSubject {
-    pub(super) fn new(dir: File, options: SubjectOptions) -> SyscallSubject {
-        SyscallSubject {
+    pub(super) fn new(
+        dir: File,
+        kit: &Kit,
+        options: SubjectOptions,
+    ) -> Result<SyscallSubject, SubjectError> {
+        Ok(SyscallSubject {
             dir,
             files: Vec::new(),
             bounce: AlignedBuf::new(BOUNCE, ALIGN as usize),
+            ring: match kit.ring {
+                true => Some(Ring::new().map_err(failed("io_uring_setup", "a ring"))?),
+                false => None,
+            },
+            pipe: match kit.pipe {
+                true => Some(Pipe::new().map_err(failed("pipe", "a splice"))?),
+                false => None,
+            },
             options,
-        }
+        })
     }
 
     /// Takes over the next file of the scenario, in its order.
     pub(super) fn add(
         &mut self,
         name: &str,
-        file: File,
-        direct: Option<File>,
+        opened: Opened,
         map: Option<MapFor>,
         room: u64,
     ) -> Result<(), SubjectError> {
+        let Opened {
+            file,
+            direct,
+            ahead,
+        } = opened;
         // Read-ahead would pull in the next round's chunk.
         posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_RANDOM)
             .map_err(failed("fadvise(RANDOM)", name))?;
@@ -104,6 +122,7 @@ impl SyscallSubject {
             file,
             direct,
             align,
+            ahead,
             map,
             room,
         });
@@ -116,71 +135,7 @@ impl SyscallSubject {
             .ok_or_else(|| failed("find", &format!("file {file}"))(io::ErrorKind::NotFound))
     }
 
-    /// Carries out a call on a file of the scenario; `buf` is exactly as long as its range.
-    fn on_file(&mut self, call: &Call, file: FileId, at: u64, buf: &mut [u8]) -> Outcome {
-        let Some(view) = self.files.get(usize::from(file)) else {
-            return refused(libc::EBADF);
-        };
-        match *call {
-            Call::PunchHole { len, .. } => view.fallocate(PUNCH, at, len),
-            Call::ZeroRange { len, .. } => view.fallocate(ZERO, at, len),
-            Call::CollapseRange { len, .. } => {
-                view.fallocate(FallocateFlags::FALLOC_FL_COLLAPSE_RANGE, at, len)
-            }
-            Call::InsertRange { len, .. } => {
-                view.fallocate(FallocateFlags::FALLOC_FL_INSERT_RANGE, at, len)
-            }
-            Call::Read {
-                nowait,
-                direct: true,
-                ..
-            } => self.read_direct(file, nowait, at, buf),
-            Call::Read { nowait: true, .. } => moved(read_nowait(view.file.as_fd(), at, buf)),
-            Call::Read { .. } => moved(pread(&view.file, buf, at as off_t)),
-            Call::Fault { .. } => self.load(file, at, buf),
-            Call::Fadvise { len, .. } => done(posix_fadvise(
-                &view.file,
-                at as off_t,
-                len as off_t,
-                PosixFadviseAdvice::POSIX_FADV_WILLNEED,
-            )),
-            Call::Readahead { len, .. } => done(readahead(view.file.as_fd(), at, len)),
-            Call::Madvise { len, advice, .. } => {
-                let Some((_, map)) = &view.map else {
-                    return refused(libc::ENOTSUP);
-                };
-                let advice = match advice {
-                    MadviseAdvice::Willneed => Advice::WillNeed,
-                    MadviseAdvice::PopulateRead => Advice::PopulateRead,
-                };
-                done(map.advise(at..at + len, advice))
-            }
-            Call::Dedupe { len, into, .. } => {
-                let Some(into) = self.files.get(usize::from(into)) else {
-                    return refused(libc::EBADF);
-                };
-                match dedupe(view.file.as_fd(), at, len, into.file.as_fd()) {
-                    Ok(answer) => Outcome {
-                        bytes: answer.bytes,
-                        same: Some(answer.same),
-                        ..Outcome::default()
-                    },
-                    Err(error) => refused(errno(error)),
-                }
-            }
-            Call::Store { .. } => match self.files.get_mut(usize::from(file)) {
-                Some(View {
-                    map: Some((_, map)),
-                    ..
-                }) => accessed(map.store(at, buf)),
-                _ => refused(libc::ENOTSUP),
-            },
-            Call::Write { .. } => moved(pwrite(&view.file, buf, at as off_t)),
-            Call::Syncfs => refused(libc::EINVAL),
-        }
-    }
-
-    fn load(&mut self, file: FileId, at: u64, buf: &mut [u8]) -> Outcome {
+    pub(super) fn load(&mut self, file: FileId, at: u64, buf: &mut [u8]) -> Outcome {
         match self.files.get_mut(usize::from(file)) {
             Some(View {
                 map: Some((_, map)),
@@ -188,56 +143,6 @@ impl SyscallSubject {
             }) => accessed(map.load(at, buf)),
             _ => refused(libc::ENOTSUP),
         }
-    }
-
-    /// Reads past the page cache, in as few calls as the bounce buffer allows, widened to whole blocks.
-    fn read_direct(&mut self, file: FileId, nowait: bool, at: u64, buf: &mut [u8]) -> Outcome {
-        let Some(View {
-            direct: Some(direct),
-            align,
-            ..
-        }) = self.files.get(usize::from(file))
-        else {
-            return refused(libc::EINVAL);
-        };
-        let mut filled = 0;
-        while filled < buf.len() {
-            let from = at + filled as u64;
-            let skew = (from % align) as usize;
-            let want = (skew + buf.len() - filled).next_multiple_of(*align as usize);
-            let bounce = &mut self.bounce[..want.min(BOUNCE)];
-            let start = from - skew as u64;
-            let got = if nowait {
-                read_nowait(direct.as_fd(), start, bounce)
-            } else {
-                direct.read_at(bounce, start)
-            };
-            let got = match got {
-                Ok(got) => got,
-                Err(error) => {
-                    return Outcome {
-                        bytes: filled as u64,
-                        ..refused(errno(error))
-                    };
-                }
-            };
-            let useful = got.saturating_sub(skew).min(buf.len() - filled);
-            buf[filled..filled + useful].copy_from_slice(&bounce[skew..skew + useful]);
-            filled += useful;
-            if got < bounce.len() {
-                break;
-            }
-        }
-        Outcome {
-            bytes: filled as u64,
-            ..Outcome::default()
-        }
-    }
-}
-
-impl View {
-    fn fallocate(&self, mode: FallocateFlags, at: u64, len: u64) -> Outcome {
-        done(fallocate(&self.file, mode, at as off_t, len as off_t))
     }
 }
 
@@ -248,14 +153,25 @@ impl Subject for SyscallSubject {
             | Call::ZeroRange { file, at, .. }
             | Call::CollapseRange { file, at, .. }
             | Call::InsertRange { file, at, .. }
+            | Call::Splice { file, at, .. }
             | Call::Fadvise { file, at, .. }
             | Call::Readahead { file, at, .. }
             | Call::Madvise { file, at, .. }
-            | Call::Dedupe { file, at, .. } => (file, at, 0),
+            | Call::Fiemap { file, at, .. }
+            | Call::Dedupe { file, at, .. }
+            | Call::CloneRange { file, at, .. }
+            | Call::ExchangeRange { file, at, .. }
+            | Call::BlkZeroout { file, at, .. }
+            | Call::BlkDiscard { file, at, .. }
+            | Call::ReadInto { file, at, .. } => (file, at, 0),
+            Call::SwapBoot { file } | Call::JournalData { file } => (file, 0, 0),
+            Call::Truncate { file, size } => (file, size, 0),
             Call::Read { file, at, len, .. }
+            | Call::UringRead { file, at, len }
+            | Call::Drain { file, at, len }
             | Call::Fault { file, at, len }
             | Call::Store { file, at, len }
-            | Call::Write { file, at, len } => (file, at, len),
+            | Call::Write { file, at, len, .. } => (file, at, len),
             Call::Syncfs => return done(nix::unistd::syncfs(&self.dir)),
         };
         match usize::try_from(len).ok().and_then(|len| buf.get_mut(..len)) {
@@ -265,7 +181,12 @@ impl Subject for SyscallSubject {
     }
 
     fn usage(&mut self) -> Usage {
-        let Ok(usage) = getrusage(UsageWho::RUSAGE_THREAD) else {
+        // A kernel thread of the process may have read for the ring's owner.
+        let who = match self.ring {
+            Some(_) => UsageWho::RUSAGE_SELF,
+            None => UsageWho::RUSAGE_THREAD,
+        };
+        let Ok(usage) = getrusage(who) else {
             return Usage::default();
         };
         Usage {
@@ -325,39 +246,4 @@ impl Subject for SyscallSubject {
         };
         gone.map_err(failed("evict", &view.name))
     }
-}
-
-fn refused(errno: i32) -> Outcome {
-    Outcome {
-        errno,
-        ..Outcome::default()
-    }
-}
-
-fn done<E: Into<io::Error>>(result: Result<(), E>) -> Outcome {
-    refused(result.err().map_or(0, errno))
-}
-
-fn moved<E: Into<io::Error>>(result: Result<usize, E>) -> Outcome {
-    match result {
-        Ok(bytes) => Outcome {
-            bytes: bytes as u64,
-            ..Outcome::default()
-        },
-        Err(error) => refused(errno(error)),
-    }
-}
-
-fn accessed(access: Access) -> Outcome {
-    Outcome {
-        bytes: access.bytes as u64,
-        errno: access.errno,
-        sigbus: access.sigbus,
-        same: None,
-    }
-}
-
-/// The number of an error; those that never reached the kernel were refused for their arguments.
-fn errno(error: impl Into<io::Error>) -> i32 {
-    error.into().raw_os_error().unwrap_or(libc::EINVAL)
 }

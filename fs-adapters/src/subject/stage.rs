@@ -1,7 +1,7 @@
 //! Setting the files up between passes, and finding out whether a direct read is direct.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek, SeekFrom};
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -36,8 +36,13 @@ impl SyscallStage {
         dir: File,
         options: SubjectOptions,
     ) -> Result<SyscallStage, SubjectError> {
-        let direct =
-            probe_direct(path).map_err(failed("the probe of O_DIRECT", &path.to_string_lossy()))?;
+        let direct = if options.fixed_size {
+            // Each file answers for itself, as it is added.
+            DirectIo::Real
+        } else {
+            probe_direct_in(path)
+                .map_err(failed("the probe of O_DIRECT", &path.to_string_lossy()))?
+        };
         Ok(SyscallStage {
             dir,
             files: Vec::new(),
@@ -50,8 +55,13 @@ impl SyscallStage {
     }
 
     /// Takes over the next file of the scenario, in its order.
-    pub(super) fn add(&mut self, name: &str, file: File) {
+    pub(super) fn add(&mut self, name: &str, file: File) -> Result<(), SubjectError> {
+        if self.options.fixed_size && self.direct == DirectIo::Real {
+            self.direct = probe_direct(&file, &self.path.join(name))
+                .map_err(failed("the probe of O_DIRECT", name))?;
+        }
         self.files.push((name.to_owned(), file));
+        Ok(())
     }
 }
 
@@ -77,7 +87,17 @@ impl Stage for SyscallStage {
         fill: &mut dyn FnMut(u64, &mut [u8]),
     ) -> Result<(), SubjectError> {
         let (name, file) = file(&self.files, id)?;
-        file.set_len(0).map_err(failed("ftruncate", name))?;
+        if self.options.fixed_size {
+            let has = (&*file)
+                .seek(SeekFrom::End(0))
+                .map_err(failed("lseek", name))?;
+            if has != size {
+                let why = format!("a device of {has} bytes cannot hold a file of {size}");
+                return Err(failed("prepare", name)(io::Error::other(why)));
+            }
+        } else {
+            file.set_len(0).map_err(failed("ftruncate", name))?;
+        }
         let mut at = 0;
         while at < size {
             let len = (size - at).min(self.step.len() as u64);
@@ -117,7 +137,12 @@ impl Stage for SyscallStage {
             return Ok(());
         };
         if full {
-            fill_up(plug).map_err(failed("fill the filesystem with", "plug"))
+            let at = fill_up(plug).map_err(failed("fill the filesystem with", "plug"))?;
+            // A punch in the middle of an extent splits it first, and may need a block to write that down:
+            // ext4_ext_remove_space() then says ENOSPC, since set-up took its reserved clusters.
+            let left = at.saturating_sub(METADATA_SLACK);
+            plug.set_len(left).map_err(failed("ftruncate", "plug"))?;
+            self.commit()
         } else {
             plug.set_len(0).map_err(failed("ftruncate", "plug"))?;
             self.commit()
@@ -125,6 +150,12 @@ impl Stage for SyscallStage {
     }
 
     fn commit(&mut self) -> Result<(), SubjectError> {
+        if self.options.fixed_size {
+            // The directory only has the nodes.
+            let mut files = self.files.iter();
+            return files
+                .try_for_each(|(name, file)| file.sync_all().map_err(failed("fsync", name)));
+        }
         nix::unistd::syncfs(&self.dir).map_err(failed("syncfs", "the mount"))
     }
 
@@ -137,8 +168,11 @@ impl Stage for SyscallStage {
     }
 }
 
-/// Allocates at the end of a file until nothing is left.
-fn fill_up(plug: &File) -> io::Result<()> {
+/// What a full filesystem keeps for its own trees: more leaves of extents than the files of a scenario fill.
+const METADATA_SLACK: u64 = 128 << 10;
+
+/// Allocates at the end of a file until nothing is left, and says how much that was.
+fn fill_up(plug: &File) -> io::Result<u64> {
     let mut at = 0;
     let mut step: u64 = 4 << 20;
     while step >= 4096 {
@@ -148,19 +182,23 @@ fn fill_up(plug: &File) -> io::Result<()> {
             Err(error) => return Err(error),
         }
     }
-    Ok(())
+    Ok(at)
 }
 
-/// Reads an evicted file with O_DIRECT and looks whether its pages came into the page cache: data=journal,
-/// compression and others open with O_DIRECT and then read through the cache. What cannot be evicted in
-/// the first place counts as buffered, since it would confirm nothing.
-fn probe_direct(dir: &Path) -> io::Result<DirectIo> {
-    // Above any filesystem's inline data.
-    const SIZE: u64 = 128 << 10;
+/// As [`probe_direct`], on a new file.
+fn probe_direct_in(dir: &Path) -> io::Result<DirectIo> {
     let named = tempfile::Builder::new()
         .prefix("direct-probe-")
         .tempfile_in(dir)?;
-    let file = named.as_file();
+    probe_direct(named.as_file(), named.path())
+}
+
+/// Writes the beginning of a file, reads it evicted with O_DIRECT and looks whether its pages came into the page cache: data=journal,
+/// compression and others open with O_DIRECT and then read through the cache. What cannot be evicted in
+/// the first place counts as buffered, since it would confirm nothing.
+fn probe_direct(file: &File, path: &Path) -> io::Result<DirectIo> {
+    // Above any filesystem's inline data.
+    const SIZE: u64 = 128 << 10;
     let mut buf = AlignedBuf::new(SIZE as usize, 4096);
     buf.fill(0x5a);
     file.write_all_at(&buf, 0)?;
@@ -170,7 +208,7 @@ fn probe_direct(dir: &Path) -> io::Result<DirectIo> {
     let direct = File::options()
         .read(true)
         .custom_flags(libc::O_DIRECT)
-        .open(named.path());
+        .open(path);
     let direct = match direct {
         Ok(direct) => direct,
         Err(error) if refuses_direct(&error) => return Ok(DirectIo::None),

@@ -11,6 +11,8 @@ use tempfile::TempDir;
 
 use super::{SubjectOptions, SyscallSubjects};
 
+mod mounted;
+
 pub(crate) const PAGE: u64 = 4096;
 pub(crate) const SIZE: u64 = 64 * PAGE;
 pub(crate) const GEOMETRY: Geometry = Geometry {
@@ -44,6 +46,7 @@ pub(crate) fn scenario() -> Scenario {
     };
     let file = || FileSpec {
         size: bytes(SIZE),
+        filled: None,
         content: Content::Stamped,
         witness: false,
     };
@@ -57,11 +60,13 @@ pub(crate) fn scenario() -> Scenario {
         scenario: "test".into(),
         claim: "a test".into(),
         source: "here".into(),
+        headline: false,
         needs: vec![],
         files: Named(vec![("victim".into(), file()), ("other".into(), file())]),
         round: Round {
             on: "victim".into(),
             chunk: bytes(PAGE),
+            fixed: false,
         },
         actors: Named(vec![
             ("mapper".into(), actor(Role::Filler, mapper)),
@@ -275,6 +280,7 @@ fn fillers_fill_and_eviction_is_proved() {
             len,
             nowait: false,
             direct: false,
+            readahead: false,
         },
         Call::Fadvise { file, at, len },
         Call::Readahead { file, at, len },

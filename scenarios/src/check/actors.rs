@@ -8,6 +8,11 @@ const MOST_RACERS: usize = 6;
 /// More operations than this and a round never ends.
 const MOST_OPS: usize = 16;
 
+/// Whether it clones: a dirtier may, against the invalidator's clone the other way round.
+fn clones(op: &Op) -> bool {
+    matches!(op, Op::CloneRange(_))
+}
+
 impl Checker<'_> {
     pub(super) fn roles(&mut self) {
         let s = self.s;
@@ -90,7 +95,7 @@ impl Checker<'_> {
                 let path = ["actors", name, "do", &index, op.word()];
                 self.fits_role(&path, actor.role, op);
                 let (first, second) = op.operands();
-                if let Some((file, _)) = first {
+                if let Some(file) = op.file() {
                     let path = [&path[..], &["file"]].concat();
                     if self.known_file(&path, file)
                         && s.files.get(file).is_some_and(|f| f.witness)
@@ -104,39 +109,42 @@ impl Checker<'_> {
                         );
                     }
                 }
-                if let Some(into) = second {
-                    let path = [&path[..], &["into"]].concat();
+                if let Some(second) = second {
+                    let path = [&path[..], &[op.second_key()]].concat();
                     let file = first.map_or("", |(f, _)| f);
-                    if into == file {
+                    if second == file {
                         self.at(
                             &path,
-                            format!("`{into}` is both source and destination"),
+                            format!("`{second}` is both source and destination"),
                             "here",
                             None,
                         );
-                    } else if self.known_file(&path, into) {
-                        self.same_extent(&path, file, into);
+                    } else if self.known_file(&path, second) {
+                        self.same_extent(&path, op, file, second);
                     }
                 }
-                if let Op::Read(a) = op
-                    && a.nowait
-                    && a.direct
-                {
-                    self.at_key(
-                        &[&path[..], &["direct"]].concat(),
-                        "a read is `nowait` or `direct`, not both",
-                        "here",
-                        None,
-                    );
+                if let Op::Read(a) = op {
+                    let flags = [
+                        ("nowait", a.nowait),
+                        ("direct", a.direct),
+                        ("readahead", a.readahead),
+                    ];
+                    let mut set = flags.iter().filter(|(_, set)| *set).map(|(key, _)| *key);
+                    if let (Some(first), Some(second)) = (set.next(), set.next()) {
+                        self.at_key(
+                            &[&path[..], &[second]].concat(),
+                            format!("a read is `{first}` or `{second}`, not both"),
+                            "here",
+                            None,
+                        );
+                    }
                 }
             }
             let idle = match actor.role {
                 Role::Invalidator => !actor.ops.iter().any(Op::invalidates),
                 Role::Filler => !actor.ops.iter().any(Op::fills),
-                Role::Dirtier | Role::Reuser => !actor
-                    .ops
-                    .iter()
-                    .any(|op| matches!(op.effect(), Effect::Overwrite(_))),
+                Role::Dirtier => !actor.ops.iter().any(|op| op.dirties() || clones(op)),
+                Role::Reuser => !actor.ops.iter().any(Op::dirties),
             };
             if idle && !actor.ops.is_empty() {
                 let (role, lacks) = match actor.role {
@@ -151,20 +159,21 @@ impl Checker<'_> {
         }
     }
 
-    fn same_extent(&mut self, path: &[&str], file: &str, into: &str) {
+    fn same_extent(&mut self, path: &[&str], op: &Op, file: &str, second: &str) {
         let size = |name| self.s.files.get(name).map(|f| f.size.bytes(ASSUMED));
-        if size(file).is_some() && size(file) != size(into) {
+        if size(file).is_some() && size(file) != size(second) {
             self.at(
                 path,
-                format!("`{file}` and `{into}` differ in size"),
+                format!("`{file}` and `{second}` differ in size"),
                 "here",
                 None,
             );
         }
-        if self.s.files.get(into).is_some_and(|f| f.witness) {
+        let witness = self.s.files.get(second).is_some_and(|f| f.witness);
+        if op.changes_second() && witness {
             self.at(
                 path,
-                format!("`{into}` is a witness and must stay unharmed"),
+                format!("`{second}` is a witness and must stay unharmed"),
                 "here",
                 None,
             );
@@ -172,15 +181,20 @@ impl Checker<'_> {
     }
 
     fn fits_role(&mut self, path: &[&str], role: Role, op: &Op) {
-        let overwrites = matches!(op.effect(), Effect::Overwrite(_));
         let help = match role {
-            Role::Filler if overwrites => "a filler leaves the content alone; make it a `dirtier`",
+            Role::Filler if op.dirties() => {
+                "a filler leaves the content alone; make it a `dirtier`"
+            }
             // A dedupe's compare fills, too.
             Role::Filler if op.fills() => return,
-            Role::Filler | Role::Dirtier | Role::Reuser if op.invalidates() => {
+            Role::Dirtier | Role::Reuser if op.dirties() => return,
+            Role::Dirtier if clones(op) => return,
+            Role::Filler | Role::Dirtier | Role::Reuser
+                if op.invalidates() || op.effect() != Effect::None =>
+            {
                 "only the invalidator removes, moves or shares blocks"
             }
-            _ => return,
+            Role::Invalidator | Role::Filler | Role::Dirtier | Role::Reuser => return,
         };
         let message = format!("`{}` does not fit the actor's role", op.word());
         self.at_key(path, message, "here", Some(help.to_owned()));

@@ -173,8 +173,17 @@ impl Checker<'_> {
                     None,
                 );
             }
-            if let Content::SameAs(other) = &file.content {
-                let path = ["files", name, "content", "same_as"];
+            if file.filled.is_some_and(|f| f.bytes(ASSUMED) > size) {
+                let message = format!("`{name}` is filled beyond its size");
+                self.at(&["files", name, "filled"], message, "here", None);
+            }
+            let like = match &file.content {
+                Content::SameAs(other) => Some(("same_as", other)),
+                Content::BootOf(other) => Some(("boot_of", other)),
+                Content::Stamped | Content::Empty => None,
+            };
+            if let Some((key, other)) = like {
+                let path = ["files", name, "content", key];
                 if !self.known_file(&path, other) {
                     continue;
                 }

@@ -7,7 +7,7 @@ use punchbench_results::Floor;
 use super::{ASSUMED, Checker, assumed, word_of};
 use crate::diagnostics::suggest;
 use crate::layout::Site;
-use crate::{Effect, Holds, Op, Role};
+use crate::{Effect, Holds, On, Op, Role};
 
 impl Checker<'_> {
     /// The first chunk and the last one raced: with linear ranges, what holds there holds between.
@@ -22,7 +22,7 @@ impl Checker<'_> {
                 .collect();
             let resolved = self
                 .s
-                .resolve(&site, 0, ASSUMED)
+                .resolve(&site, self.s.first_chunk(ASSUMED), ASSUMED)
                 .map(|r| (0, r))
                 .and_then(|first| {
                     self.s
@@ -42,10 +42,9 @@ impl Checker<'_> {
     }
 
     fn aligned(&mut self, site: &Site<'_>, path: &[&str], range: &Range<u64>) {
-        let whole_blocks = site.inside || site.path.last().is_some_and(|op| op == "dedupe");
         let whole = |at: u64| at.is_multiple_of(ASSUMED.block);
         let odd = !whole(range.start) || !whole(range.end);
-        if whole_blocks && odd {
+        if site.whole_blocks && odd {
             let message = format!(
                 "`{}` is not made of whole blocks, which the kernel refuses",
                 site.range
@@ -62,7 +61,7 @@ impl Checker<'_> {
             return;
         }
         let last = s.chunks(ASSUMED).saturating_sub(1);
-        for chunk in [0, last] {
+        for chunk in [s.first_chunk(ASSUMED), last] {
             match self.holds(chunk) {
                 Ok(is) if is == s.expect.is => {}
                 Ok(is) => {
@@ -94,12 +93,14 @@ impl Checker<'_> {
                 file,
                 range,
                 inside: false,
+                whole_blocks: false,
             };
             s.resolve(&site, chunk, ASSUMED)
         };
         let file = s.expected_file();
         let range = resolve(file, &s.expect.range)?;
         let mut holds = Holds::Unchanged;
+        let mut cut = false;
         // The invalidator's effect, then what dirtiers make of it.
         let racers = s
             .actors
@@ -113,11 +114,31 @@ impl Checker<'_> {
                 Effect::Overwrite(on) => (on, Holds::Written),
                 Effect::Collapse(on) => (on, Holds::Shifted),
                 Effect::Insert(on) => (on, Holds::Zeros),
+                Effect::Truncate(on) => (on, Holds::Zeros),
+                Effect::CopyOf { on, .. } => (on, Holds::Copied),
+                Effect::Exchange { on, with } if with == file => {
+                    (On { file: with, ..on }, Holds::Exchanged)
+                }
+                Effect::Exchange { on, .. } => (on, Holds::Exchanged),
+                Effect::SwapBoot(on) => {
+                    if on == file {
+                        holds = Holds::Exchanged;
+                    }
+                    continue;
+                }
+                Effect::Extend(on) => {
+                    cut &= on != file;
+                    continue;
+                }
             };
             if on.file != file {
                 continue;
             }
-            let by = resolve(&on.file, &on.range)?;
+            let mut by = resolve(on.file, on.range)?;
+            if matches!(op.effect(), Effect::Truncate(_)) {
+                by.end = u64::MAX;
+                cut |= range.end > by.start;
+            }
             let moves = matches!(op.effect(), Effect::Collapse(_) | Effect::Insert(_));
             let behind = matches!(op.effect(), Effect::Insert(_)) && range.start >= by.end;
             if behind {
@@ -136,6 +157,12 @@ impl Checker<'_> {
                     on.range
                 ));
             }
+        }
+        if cut {
+            return Err(format!(
+                "`{}` lies beyond the end of the truncated file; an `extend` must follow",
+                s.expect.range
+            ));
         }
         Ok(holds)
     }

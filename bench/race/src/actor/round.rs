@@ -7,11 +7,11 @@ use std::time::Instant;
 
 use nix::errno::Errno;
 
-use super::tell::operand;
 use super::*;
 
 const EINTR: i32 = Errno::EINTR as i32;
 const EAGAIN: i32 = Errno::EAGAIN as i32;
+const ENOSPC: i32 = Errno::ENOSPC as i32;
 
 impl Racer<'_> {
     /// One round: everything until the gate is preparation; nothing after it may wait but the calls.
@@ -23,14 +23,20 @@ impl Racer<'_> {
             .iter()
             .zip(&mut self.buffers)
         {
-            if let Call::Store { file, at, len } | Call::Write { file, at, len } = step.call {
+            if let Call::Store { file, at, len } | Call::Write { file, at, len, .. } = step.call {
                 self.part
                     .stamps
                     .fill(file, step.generation, at, &mut buf[..len as usize]);
             }
         }
+        self.evict_again(round)?;
         let me = &self.part.plan.actors[self.part.me];
         let delay = self.delay();
+        if self.leads()
+            && (self.part.cache_is_store || self.residency(round..round + 1, |_| true) == Some(0))
+        {
+            self.batch.absent |= 1 << i;
+        }
         board.gate(self.part.spin)?;
         if delay > 0 {
             let from = Instant::now();
@@ -49,7 +55,7 @@ impl Racer<'_> {
             for k in 0..self.batch.rounds[i as usize].steps.len() {
                 contact = contact.max(self.step(i, round, k));
             }
-            if !me.repeats || board.interval(round, 0).1 != 0 {
+            if !me.repeats || self.invalidated(round).1 != 0 {
                 break;
             }
             tries += 1;
@@ -60,9 +66,6 @@ impl Racer<'_> {
         // Where it went first: otherwise it may have waited for the invalidator.
         if !me.repeats && self.leader_waits {
             learn(board.once_ns(), from);
-        }
-        for slot in me.mutators.iter().flatten() {
-            board.clear(round + 1, *slot);
         }
         let usage = self.subject.usage();
         let by_itself = usage != self.usage;
@@ -76,6 +79,31 @@ impl Racer<'_> {
             Class::Inside => self.evidence.contact.inside += 1,
         }
         Ok(())
+    }
+
+    /// Evicts the chunk that every round of the pass races.
+    fn evict_again(&mut self, round: u64) -> Result<(), Ended> {
+        let plan = self.part.plan;
+        if !plan.fixed || self.part.cache_is_store {
+            return Ok(());
+        }
+        if plan.actors[self.part.me].maps.contains(&plan.on) {
+            self.subject.unmap(plan.on, plan.chunk(round))?;
+        }
+        self.part.board.gate(self.part.spin)?;
+        if self.leads() {
+            // Whether it worked is seen at the gate.
+            self.subject.evict(plan.on, plan.chunk(round))?;
+        }
+        Ok(())
+    }
+
+    /// When the leader's first call of a round began and its last one ended, as ticks; 0 for what is yet to
+    /// come.
+    fn invalidated(&self, round: u64) -> (u64, u64) {
+        let board = self.part.board;
+        let last = self.part.plan.actors[0].ops.len() - 1;
+        (board.interval(round, 0).0, board.interval(round, last).1)
     }
 
     /// How long to hold back after the gate, in nanoseconds, where somebody calls only once a round: both
@@ -111,17 +139,19 @@ impl Racer<'_> {
             let outcome = self.subject.perform(&step.call, &mut self.buffers[k]);
             let settled_before =
                 outcome.same == Some(true) && self.completed_store_before(round, &step.call, begin);
-            if outcome.errno != 0 || settled_before {
+            let op = &self.part.plan.actors[0].ops[k];
+            let counted = Counted::of(op, &step.call, outcome);
+            let short = wanted(&step.call).is_some_and(|len| outcome.bytes < len);
+            let filled_up = matches!(counted, Some(Counted::Partial | Counted::Enospc));
+            let failed = (outcome.errno != 0 || short) && !filled_up || settled_before;
+            if failed {
                 board.void().store(1, SeqCst);
             }
             let end = board.end(round, slot);
-            board.clear(round + 1, slot);
-            match outcome.same {
-                Some(true) => self.same += 1,
-                Some(false) => self.differs += 1,
-                None => {}
+            if let Some(counted) = counted {
+                self.outcomes[counted as usize] += 1;
             }
-            if outcome.errno != 0 || settled_before {
+            if failed {
                 self.keep(
                     round,
                     k,
@@ -165,6 +195,7 @@ impl Racer<'_> {
                 file: f,
                 at: o,
                 len: n,
+                ..
             }) = plan.call(op, &chunk)
             else {
                 return false;
@@ -187,7 +218,25 @@ impl Racer<'_> {
         let a = step
             .mutator
             .map_or_else(|| board.now(), |slot| board.begin(round, slot));
-        let outcome = self.subject.perform(&step.call, &mut self.buffers[k]);
+        let mut outcome = self.subject.perform(&step.call, &mut self.buffers[k]);
+        let mut met_until = None;
+        if let Call::Splice {
+            file,
+            at,
+            len,
+            late,
+        } = step.call
+        {
+            met_until = Some(board.now());
+            // The pipe holds the pages themselves: what is drained late is as they are then.
+            let returned = || self.invalidated(round).1 != 0;
+            let drain = Call::Drain { file, at, len };
+            if late && board.spin_until(self.part.spin, returned).is_err() {
+                outcome = Outcome::default();
+            } else if outcome.errno == 0 {
+                outcome = self.subject.perform(&drain, &mut self.buffers[k]);
+            }
+        }
         // An observer's loads are done before it reads the clock again.
         fence(Acquire);
         let b = step
@@ -196,15 +245,15 @@ impl Racer<'_> {
         if may_not_wait {
             board.no_wait(self.part.me).fetch_add(1, SeqCst);
         }
-        let (begin, end) = board.interval(round, 0);
-        let class = Class::of(a, b, begin, end);
+        let (begin, end) = self.invalidated(round);
+        let class = Class::of(a, met_until.unwrap_or(b), begin, end);
         self.evidence.calls += 1;
         self.evidence.sigbus += u64::from(outcome.sigbus);
         self.evidence.errors += u64::from(outcome.errno != 0);
         self.batch.touched |= u64::from(outcome.bytes > 0 && class != Class::Outside) << i;
         let benign = matches!(outcome.errno, 0 | EINTR) || may_not_wait && outcome.errno == EAGAIN;
         let clock = [a, b, begin, end];
-        let (Call::Read { at, .. } | Call::Fault { at, .. }) = step.call else {
+        let Some((_, at, _)) = step.call.shows() else {
             let short = wanted(&step.call).is_some_and(|len| outcome.bytes < len);
             if step.mutator.is_some() && (outcome.errno != 0 || outcome.sigbus || short) {
                 // Nobody knows what the file holds now.
@@ -215,18 +264,24 @@ impl Racer<'_> {
             }
             return class;
         };
-        let mut applied = Applied::default();
+        let mut applied = Applied {
+            known: board
+                .known(round, self.part.plan.mutators)
+                .without(self.repeating),
+            ..Applied::default()
+        };
         for slot in 0..self.part.plan.mutators {
             let (begin, end) = board.interval(round, slot);
-            applied.settled |= u8::from(end != 0 && end <= a) << slot;
-            // What had not begun when the call ended cannot be seen in it. Who repeats has ticks of its last
-            // call only.
+            // Of who repeats only the last call's ticks are left: what it did before may have been undone.
+            applied.settled |= u8::from(begin < end && end <= a) << slot;
+            // What had not begun when the call ended cannot be seen in it.
             let repeats = self.repeating >> slot & 1 != 0;
             applied.begun |= u8::from(begin != 0 && (begin <= b || repeats)) << slot;
         }
         let seen = &self.buffers[k][..outcome.bytes as usize];
         let candidates = legal(step, applied);
-        let cut_short = outcome.errno != 0 || may_not_wait;
+        // A pipe may take less.
+        let cut_short = outcome.errno != 0 || may_not_wait || met_until.is_some();
         match judge(self.part.stamps, at, seen, candidates) {
             Ok(()) if benign && !outcome.sigbus => {}
             Err(wrong)
@@ -295,29 +350,19 @@ impl Racer<'_> {
     }
 
     pub(super) fn count_fills(&mut self) {
-        let (absent, resident) = (
-            self.part.board.absent().load(SeqCst),
-            self.part.board.resident().load(SeqCst),
-        );
+        let absent = self.part.board.absent().load(SeqCst);
+        let resident = self.part.board.resident(self.part.me).load(SeqCst);
         let batch = &self.batch;
         self.evidence.overlapped += u64::from(batch.overlapped.count_ones());
         self.evidence.io_rounds +=
             u64::from((batch.by_itself & batch.overlapped & absent).count_ones());
         if let Some(filled) = &mut self.evidence.filled {
-            let actors = &self.part.plan.actors;
-            let observes = actors[self.part.me].ops.iter().any(|op| op.observes());
-            let others_fill = actors.iter().enumerate().any(|(i, a)| {
-                i != self.part.me && a.role != Role::Dirtier && a.ops.iter().any(Op::fills)
-            });
-            let alone = !others_fill;
-            // A page left resident is an adviser's own doing only if nobody else fills.
-            let fills = match (observes, alone) {
-                (true, _) => batch.touched,
-                (false, true) => resident,
-                (false, false) => 0,
-            };
-            *filled +=
-                u64::from((batch.overlapped & absent & (fills | batch.by_itself)).count_ones());
+            let me = &self.part.plan.actors[self.part.me];
+            // FIEMAP fills the filesystem's own cache, of which it tells what it found.
+            let tells = |op: &Op| op.observes() || matches!(op, Op::Fiemap(_));
+            let tells = me.ops.iter().any(tells);
+            let fills = if tells { batch.touched } else { resident } | batch.by_itself;
+            *filled += u64::from((batch.overlapped & absent & fills).count_ones());
         }
     }
 }
@@ -359,6 +404,34 @@ impl Class {
     }
 }
 
+/// An outcome of the invalidator that a scenario may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Counted {
+    Same,
+    Differs,
+    Whole,
+    Partial,
+    Enospc,
+}
+
+impl Counted {
+    pub(super) const NAMES: [&str; 5] = ["same", "differs", "whole", "partial", "enospc"];
+
+    fn of(op: &Op, call: &Call, outcome: Outcome) -> Option<Counted> {
+        match (outcome.same, op) {
+            (Some(true), _) => Some(Counted::Same),
+            (Some(false), _) => Some(Counted::Differs),
+            (None, Op::Write(args)) if args.fills_up => match outcome.errno {
+                0 if Some(outcome.bytes) == wanted(call) => Some(Counted::Whole),
+                0 => Some(Counted::Partial),
+                ENOSPC => Some(Counted::Enospc),
+                _ => None,
+            },
+            (None, _) => None,
+        }
+    }
+}
+
 /// What is known of the mutators of a round when a call is judged, as bits.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Applied {
@@ -366,32 +439,37 @@ pub(super) struct Applied {
     settled: u8,
     /// They had begun before the call ended.
     begun: u8,
+    /// What is known of their order.
+    known: Known,
 }
 
 /// The windows that a call may show: everything settled has taken effect, nothing that had not begun.
 pub(super) fn legal(step: &Step, applied: Applied) -> impl Iterator<Item = &[Piece]> + Clone {
     let must = applied.settled & step.relevant;
-    let possible = move |mask: u8| mask & must == must && mask & !(applied.begun | must) == 0;
+    let known = applied.known.without(!step.relevant);
+    let possible = move |way: &Way| {
+        way.applied & must == must
+            && way.applied & !(applied.begun | must) == 0
+            // A size that is changed twice, down and up, is settled when both are.
+            && (way.fleeting == 0 || way.fleeting & !applied.settled != 0)
+            && way.may_be(known)
+    };
     let candidates = step.candidates.iter();
     candidates
-        .filter(move |(mask, _)| possible(*mask))
+        .filter(move |(way, _)| possible(way))
         .map(|(_, window)| &window[..])
 }
 
 /// Whether the file may end within the call's range, so that SIGBUS or a short result is legal.
 fn may_end(step: &Step, applied: Applied) -> bool {
-    let (_, start) = operand(&step.call);
-    let len = match step.call {
-        Call::Read { len, .. } | Call::Fault { len, .. } => len,
-        _ => 0,
-    };
+    let (_, start, len) = step.call.shows().unwrap_or_default();
     legal(step, applied).any(|w| w.last().map_or(0, |p| p.end() - start) < len)
 }
 
 /// Bytes that a mutator's call must move.
 fn wanted(call: &Call) -> Option<u64> {
     match *call {
-        Call::Store { len, .. } | Call::Write { len, .. } => Some(len),
+        Call::Store { len, .. } | Call::Write { len, .. } | Call::ReadInto { len, .. } => Some(len),
         _ => None,
     }
 }

@@ -8,18 +8,6 @@ use super::round::legal;
 use super::*;
 
 impl Racer<'_> {
-    /// Tells of the failed call that made a pass void.
-    pub(super) fn report_failure(&mut self, pass: u64) -> Result<(), Ended> {
-        let mutates = self.part.plan.actors[self.part.me]
-            .mutators
-            .iter()
-            .any(Option::is_some);
-        if mutates && self.part.board.void().load(SeqCst) != 0 {
-            self.report_held(pass)?;
-        }
-        Ok(())
-    }
-
     /// Tells of the illegal observations of the batch, and puts the first up for confirmation.
     pub(super) fn report_held(&mut self, pass: u64) -> Result<(), Ended> {
         self.part.board.suspect(self.part.me).store(0, SeqCst);
@@ -196,13 +184,24 @@ pub(super) fn operand(call: &Call) -> (FileId, u64) {
         | Call::CollapseRange { file, at, .. }
         | Call::InsertRange { file, at, .. }
         | Call::Read { file, at, .. }
+        | Call::UringRead { file, at, .. }
+        | Call::Splice { file, at, .. }
+        | Call::Drain { file, at, .. }
         | Call::Fault { file, at, .. }
         | Call::Fadvise { file, at, .. }
         | Call::Readahead { file, at, .. }
         | Call::Madvise { file, at, .. }
+        | Call::Fiemap { file, at, .. }
         | Call::Dedupe { file, at, .. }
+        | Call::CloneRange { file, at, .. }
+        | Call::ExchangeRange { file, at, .. }
+        | Call::BlkZeroout { file, at, .. }
+        | Call::BlkDiscard { file, at, .. }
+        | Call::ReadInto { file, at, .. }
         | Call::Store { file, at, .. }
         | Call::Write { file, at, .. } => (file, at),
+        Call::Truncate { file, size } => (file, size),
+        Call::SwapBoot { file } | Call::JournalData { file } => (file, 0),
         Call::Syncfs => (0, 0),
     }
 }

@@ -100,6 +100,7 @@ impl Lead<'_> {
             .iter()
             .find_map(|(in_pass, message)| match message {
                 Message::Confirmed {
+                    rounds: (from, to),
                     file,
                     at,
                     len,
@@ -109,6 +110,7 @@ impl Lead<'_> {
                     evicted,
                     proved,
                 } if *in_pass == pass
+                    && (*from..*to).contains(&finding.round)
                     && *file == finding.file
                     && (*at..at + len).contains(&finding.offset) =>
                 {

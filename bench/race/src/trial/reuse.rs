@@ -29,10 +29,16 @@ impl Lead<'_> {
             let generation = self.plan.reuse_generation(pass, i);
             for op in ops {
                 let call = match self.plan.call(op, &self.plan.chunk(0)) {
-                    Call::Write { file, at, len } => Call::Write {
+                    Call::Write {
+                        file,
+                        at,
+                        len,
+                        direct,
+                    } => Call::Write {
                         file,
                         at,
                         len: len.min(most),
+                        direct,
                     },
                     call => call,
                 };

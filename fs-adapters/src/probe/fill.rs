@@ -1,0 +1,141 @@
+//! Operations that bring pages in, and what tells where they come from.
+
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use punchbench_sys::extents::extents;
+use punchbench_sys::io::{AlignedBuf, read_nowait};
+use punchbench_sys::map::{Advice, Mapping, Protection};
+
+use super::{Answer, HOLE, Medium, Scratch, UNIT, UNITS, byte_of};
+use crate::adapter::Addresses;
+
+/// How long read-ahead of a few pages may take, and the pause between looks.
+const ADVICE_TIME: Duration = Duration::from_secs(5);
+const ADVICE_PAUSE: Duration = Duration::from_millis(1);
+
+impl Scratch {
+    pub(super) fn nowait(&self) -> Answer {
+        // Warm, so that there is data to give at once.
+        self.holds(&[0, 1, 2, 3])?;
+        let mut seen = [0; 4096];
+        match read_nowait(self.file.as_fd(), 0, &mut seen) {
+            Ok(4096) if seen.iter().all(|byte| *byte == byte_of(0)) => Ok(()),
+            Ok(got) => Err(format!("a cached page gave {got} bytes")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// O_DIRECT must open, read right, and leave nothing in the page cache.
+    pub(super) fn direct(&self) -> Answer {
+        let direct = self.open_direct()?;
+        let mapping = self.mapping()?;
+        if !self.evict(&mapping)? {
+            return Err(
+                "pages cannot be evicted, so a direct read cannot be told from a cached one"
+                    .to_owned(),
+            );
+        }
+        let mut buffer = AlignedBuf::new(UNIT, 4096);
+        direct
+            .read_exact_at(&mut buffer, 0)
+            .map_err(|error| error.to_string())?;
+        if buffer.iter().any(|byte| *byte != byte_of(0)) {
+            return Err("a direct read gave wrong bytes".to_owned());
+        }
+        match mapping.any_resident(0..UNIT as u64) {
+            Ok(false) => Ok(()),
+            Ok(true) => Err("O_DIRECT reads go through the page cache here".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    pub(super) fn populate(&self) -> Answer {
+        let mapping = self.mapping()?;
+        mapping
+            .advise(0..UNIT as u64, Advice::PopulateRead)
+            .map_err(|error| error.to_string())?;
+        let mut pages = vec![false; UNIT.div_ceil(punchbench_sys::map::page_size())];
+        mapping
+            .resident(0..UNIT as u64, &mut pages)
+            .map_err(|error| error.to_string())?;
+        if pages.contains(&false) {
+            return Err("MADV_POPULATE_READ succeeded and left pages absent".to_owned());
+        }
+        Ok(())
+    }
+
+    /// In a hole, pages that are brought in are filled at once, so they are there when the call returns.
+    pub(super) fn advice_fills(&self) -> Answer {
+        if self.is_device {
+            return self.advice_fills_in_time();
+        }
+        let end = (UNITS * UNIT) as u64;
+        self.file
+            .set_len(end + UNIT as u64)
+            .map_err(|error| error.to_string())?;
+        let mapping = Mapping::new(self.file.as_fd(), end + UNIT as u64, Protection::Read)
+            .map_err(|error| error.to_string())?;
+        let willneed = PosixFadviseAdvice::POSIX_FADV_WILLNEED;
+        posix_fadvise(&self.file, end as i64, UNIT as i64, willneed)
+            .map_err(|error| error.to_string())?;
+        let hole = end..end + UNIT as u64;
+        match mapping.any_resident(hole) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err("posix_fadvise(WILLNEED) brings no page in".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Pages come within some time, as nothing tells when they have.
+    fn advice_fills_in_time(&self) -> Answer {
+        let mapping = self.mapping()?;
+        if !self.evict(&mapping)? {
+            return Err("pages cannot be evicted, so none is seen brought in".to_owned());
+        }
+        let willneed = PosixFadviseAdvice::POSIX_FADV_WILLNEED;
+        posix_fadvise(&self.file, 0, UNIT as i64, willneed).map_err(|error| error.to_string())?;
+        let deadline = Instant::now() + ADVICE_TIME;
+        loop {
+            match mapping.any_resident(0..UNIT as u64) {
+                Ok(true) => return Ok(()),
+                Ok(false) if Instant::now() < deadline => std::thread::sleep(ADVICE_PAUSE),
+                Ok(false) => return Err("posix_fadvise(WILLNEED) brings no page in".to_owned()),
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    }
+
+    /// Extents must have addresses, and where those are places on the device, the data must be there.
+    pub(super) fn fiemap(&self, medium: &Medium<'_>) -> Answer {
+        if medium.addresses == Addresses::None {
+            return Err("it has no blocks".to_owned());
+        }
+        let len = (UNITS * UNIT) as u64;
+        let found = extents(self.file.as_fd(), 0..len).map_err(|error| error.to_string())?;
+        let found = found.ok_or("FS_IOC_FIEMAP is not supported")?;
+        if found.iter().map(|extent| extent.len).sum::<u64>() != len {
+            return Err("FIEMAP gives no address for some of a file's blocks".to_owned());
+        }
+        if medium.addresses != Addresses::Device {
+            return Ok(());
+        }
+        for extent in found {
+            let mut seen = [0; 4096];
+            match medium.home.read_at(extent.device, &mut seen) {
+                None => return Ok(()),
+                Some(read) => read.map_err(|error| format!("reading the medium: {error}"))?,
+            }
+            let unit = u8::try_from(extent.at / UNIT as u64).unwrap_or(HOLE);
+            if seen.iter().any(|byte| *byte != byte_of(unit)) {
+                return Err(
+                    "the medium does not hold a file's data at the address that FIEMAP gives"
+                        .to_owned(),
+                );
+            }
+        }
+        Ok(())
+    }
+}
