@@ -54,6 +54,8 @@ pub struct TrialSpec {
 pub struct Limits {
     /// Time from the first race on, with the preparation of all passes but the first.
     pub time: Option<Duration>,
+    /// The same while the scenario's floor of evidence is not reached; no less than `time`.
+    pub most: Option<Duration>,
     /// Rounds.
     pub rounds: Option<u64>,
 }
@@ -143,6 +145,8 @@ pub fn race(
             direct: stage.direct(),
             rounds: spec.limits.rounds,
             time: spec.limits.time,
+            most: spec.limits.most,
+            floor: spec.scenario.evidence.floor(),
             seed: spec.seed,
         }
     };
@@ -158,6 +162,8 @@ pub fn race(
             direct,
             rounds,
             time,
+            most,
+            floor,
             seed,
             ..
         } = parts[me];
@@ -172,6 +178,8 @@ pub fn race(
             direct,
             rounds,
             time,
+            most,
+            floor,
             seed,
         };
         let subject = match subjects.actor(plan.actors[me].index) {
@@ -355,9 +363,13 @@ impl<'a> Lead<'a> {
 
     fn over(&self) -> bool {
         let limits = &self.spec.limits;
-        limits
-            .time
-            .is_some_and(|t| self.began.is_some_and(|b| b.elapsed() >= t))
+        let enough = self.board.exercised(self.spec.scenario.evidence.floor());
+        let time = if enough {
+            limits.time
+        } else {
+            limits.most.max(limits.time)
+        };
+        time.is_some_and(|t| self.began.is_some_and(|b| b.elapsed() >= t))
             || limits.rounds.is_some_and(|r| self.evidence.rounds >= r)
             || limits.time.is_none() && limits.rounds.is_none()
     }
