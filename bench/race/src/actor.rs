@@ -41,7 +41,7 @@ const YIELD_EVERY: u32 = 8;
 const HELD: usize = 4;
 
 /// Everything an actor is given.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Part<'a> {
     /// The plan that all actors share.
     pub plan: &'a Plan,
