@@ -78,6 +78,7 @@ fn with_engine(mounted: &Mounted, scenario: &Scenario) -> f64 {
         nonce: 1,
         limits: Limits {
             time: Some(RACING),
+            most: None,
             rounds: None,
         },
         cpus: Vec::new(),

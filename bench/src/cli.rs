@@ -107,6 +107,10 @@ pub struct RunArgs {
     /// Seconds of racing per trial [default: 2; 10 with --kernel]
     #[arg(long, value_name = "S", value_parser = seconds, conflicts_with = "rounds")]
     pub seconds: Option<f64>,
+    /// Race on, up to so many seconds, while the evidence that `safe` needs is not there [default: six times
+    /// as long; not at all with --seconds]
+    #[arg(long, value_name = "S", value_parser = seconds, conflicts_with = "rounds")]
+    pub most: Option<f64>,
     /// Rounds per trial, instead of seconds
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub rounds: Option<u64>,

@@ -173,9 +173,10 @@ fn guest(
     option("--from", from.to_string());
     option("--patience", args.patience.to_string());
     let racing = match plan::racing(args) {
-        Racing::Seconds(s) => {
-            option("--seconds", s.to_string());
-            Duration::from_secs_f64(s)
+        Racing::Seconds { least, most } => {
+            option("--seconds", least.to_string());
+            option("--most", most.to_string());
+            Duration::from_secs_f64(most)
         }
         Racing::Rounds(n) => {
             option("--rounds", n.to_string());

@@ -14,6 +14,10 @@ const SECONDS: f64 = 2.0;
 /// The same in a guest, whose CPUs may be emulated.
 const SECONDS_IN_A_GUEST: f64 = 10.0;
 
+/// How many times as long a trial may race that has not reached its floor of evidence, where nothing else was
+/// asked for.
+const LONGER: f64 = 6.0;
+
 /// One scenario on one target with one seed.
 #[derive(Debug, Clone)]
 pub struct Trial {
@@ -36,8 +40,8 @@ pub struct Trial {
 /// How long a trial races.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Racing {
-    /// For this many seconds.
-    Seconds(f64),
+    /// For so many seconds, and on, up to the most, while its floor of evidence is not reached.
+    Seconds { least: f64, most: f64 },
     /// For this many rounds.
     Rounds(u64),
 }
@@ -82,7 +86,17 @@ pub fn racing(args: &RunArgs) -> Racing {
     };
     match (args.rounds, args.seconds) {
         (Some(rounds), _) => Racing::Rounds(rounds),
-        (None, seconds) => Racing::Seconds(seconds.unwrap_or(usual)),
+        (None, seconds) => {
+            let least = seconds.unwrap_or(usual);
+            let most = args.most.unwrap_or(match seconds {
+                Some(exactly) => exactly,
+                None => LONGER * usual,
+            });
+            Racing::Seconds {
+                least,
+                most: most.max(least),
+            }
+        }
     }
 }
 
@@ -109,7 +123,7 @@ pub fn make(args: &RunArgs, seed: u64) -> Result<Vec<Trial>, PlanError> {
 fn trial(args: &RunArgs, scenario: &Scenario, typed: &str, target: Target, seed: u64) -> Trial {
     let name = &scenario.scenario;
     let how_long = match racing(args) {
-        Racing::Seconds(s) => format!("--seconds {s}"),
+        Racing::Seconds { least, most } => format!("--seconds {least} --most {most}"),
         Racing::Rounds(n) => format!("--rounds {n}"),
     };
     let on = match (&args.in_dir, &args.device) {

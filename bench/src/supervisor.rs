@@ -156,7 +156,7 @@ pub struct Dirs {
 
 fn spec(trial: &Trial, args: &RunArgs, dirs: &Dirs) -> Spec {
     let (seconds, rounds) = match plan::racing(args) {
-        Racing::Seconds(s) => (Some(s), None),
+        Racing::Seconds { least, most } => (Some((least, most)), None),
         Racing::Rounds(n) => (None, Some(n)),
     };
     Spec {

@@ -183,7 +183,10 @@ fn attempt(spec: &Spec, record: &mut Record, link: &mut Link) -> Result<(), Stop
         seed: spec.data_seed,
         nonce: spec.nonce,
         limits: Limits {
-            time: spec.seconds.map(Duration::from_secs_f64),
+            time: spec
+                .seconds
+                .map(|(least, _)| Duration::from_secs_f64(least)),
+            most: spec.seconds.map(|(_, most)| Duration::from_secs_f64(most)),
             rounds: spec.rounds,
         },
         cpus: Vec::new(),

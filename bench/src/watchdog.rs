@@ -65,8 +65,10 @@ impl Patience {
             Phase::Mkfs | Phase::Fsck => Some(child.phase_began + self.silence.max(TOOLS)),
             Phase::Race => Some(match self.racing {
                 // A trial that goes on for ever in good spirits is not what was asked for either.
-                Racing::Seconds(s) => silent
-                    .min(child.phase_began + Duration::from_secs_f64(2.0 * s) + 10 * self.silence),
+                Racing::Seconds { most, .. } => {
+                    let most = Duration::from_secs_f64(2.0 * most) + 10 * self.silence;
+                    silent.min(child.phase_began + most)
+                }
                 Racing::Rounds(_) => silent,
             }),
             Phase::Start

@@ -19,8 +19,8 @@ pub struct Spec {
     pub data_seed: u64,
     /// What the stamps are keyed with.
     pub nonce: u64,
-    /// Seconds of racing.
-    pub seconds: Option<f64>,
+    /// Seconds of racing: at least, and at most while evidence lacks.
+    pub seconds: Option<(f64, f64)>,
     /// Rounds of racing.
     pub rounds: Option<u64>,
     /// Where it mounts things: an empty directory.

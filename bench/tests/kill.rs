@@ -219,6 +219,10 @@ impl Run {
                 left.push(format!("process {pid}"));
             }
         }
+        // A killed run cannot take away the device that it added; the next start can.
+        if loopdev::remove_idle().expect("loop devices") > 1 {
+            left.push("more than one idle loop device".to_owned());
+        }
         let stat = statfs(&self.images).expect("statfs");
         let used = stat.blocks() - stat.blocks_free();
         // The directory itself is all that is in it.

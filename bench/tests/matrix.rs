@@ -67,7 +67,7 @@ fn required() -> Result<Vec<String>, String> {
 }
 
 fn cell(target: &str, scenario: &str, must: bool) -> Result<Completion, Failed> {
-    let mut words = vec!["--scenario", scenario, "--rounds", "3000"];
+    let mut words = vec!["--scenario", scenario, "--rounds", "2000"];
     let here = tempfile::tempdir()?;
     let dir = here.path().to_string_lossy();
     match target {

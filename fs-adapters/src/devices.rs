@@ -72,6 +72,13 @@ impl DeviceFile {
     }
 }
 
+impl Drop for DeviceFile {
+    fn drop(&mut self) {
+        // What is still dirty when the image goes would be an I/O error in the kernel's log.
+        let _ = File::open(self.device.path()).and_then(|device| device.sync_all());
+    }
+}
+
 impl From<DeviceFileError> for SetUpError {
     fn from(error: DeviceFileError) -> Self {
         match error {

@@ -88,6 +88,11 @@ impl Abilities {
             fresh("exchange")?.exchange_with(&fresh("exchanged")?),
         );
         note(Capability::SwapBoot, fresh("boot")?.swap_boot(medium));
+        note(
+            Capability::UnalignedPunch,
+            fresh("unaligned")?.punch_unaligned(),
+        );
+        note(Capability::Resize, fresh("resize")?.resize());
         note(Capability::JournalData, fresh("journal")?.journal_data());
         note(Capability::BlkZeroout, fresh("zeroout")?.blk_zeroout());
         note(Capability::BlkDiscard, fresh("discard")?.blk_discard());

@@ -311,7 +311,7 @@ fn loop_device(
     .map_err(|error| SetUpError::Error(error.to_string()))?;
     facts.push(format!("image: {}", image.place));
     let nodes = own_directory(env.tag, env.work_dir)?;
-    let device = LoopDevice::attach(&image.file, &env.tag.to_string(), false, nodes.path())?;
+    let device = LoopDevice::attach_to_new(&image.file, &env.tag.to_string(), nodes.path())?;
     let discard = DiscardOff::of_loop(&device.name(), facts)?;
     Ok(Home::Loop {
         discard,

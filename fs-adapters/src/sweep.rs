@@ -42,6 +42,10 @@ pub fn sweep(directories: &[&Path]) -> io::Result<Vec<String>> {
     for number in dead_devices {
         lines.push(clear_device(number));
     }
+    match loopdev::remove_idle()? {
+        0 => {}
+        many => lines.push(format!("{many} idle loop device(s) of a dead run: removed")),
+    }
     for directory in directories {
         remove_directories(directory, &mut lines);
     }

@@ -233,6 +233,10 @@ pub enum Capability {
     ExchangeRange,
     /// EXT4_IOC_SWAP_BOOT.
     SwapBoot,
+    /// FALLOC_FL_PUNCH_HOLE of ranges that are not made of whole blocks.
+    UnalignedPunch,
+    /// ftruncate(2), and writes past the end.
+    Resize,
     /// FS_JOURNAL_DATA_FL can be set and cleared, with effect.
     JournalData,
     /// BLKZEROOUT.

@@ -200,6 +200,8 @@ impl Op {
             Op::ExchangeRange(_) => Some(Capability::ExchangeRange),
             Op::SwapBoot(_) => Some(Capability::SwapBoot),
             Op::JournalData(_) => Some(Capability::JournalData),
+            Op::Truncate(_) | Op::Extend(_) => Some(Capability::Resize),
+            Op::Write(a) if a.fills_up => Some(Capability::Resize),
             Op::BlkZeroout(_) => Some(Capability::BlkZeroout),
             Op::BlkDiscard(_) => Some(Capability::BlkDiscard),
             Op::Read(a) if a.nowait => Some(Capability::Nowait),
@@ -212,9 +214,7 @@ impl Op {
             Op::Fadvise(_) | Op::Readahead(_) => Some(Capability::AdviceFills),
             Op::Fiemap(_) => Some(Capability::Fiemap),
             Op::Write(a) if a.direct => Some(Capability::DirectWrite),
-            Op::Truncate(_)
-            | Op::Extend(_)
-            | Op::Read(_)
+            Op::Read(_)
             | Op::Splice(_)
             | Op::Fault(_)
             | Op::Store(_)
@@ -341,8 +341,12 @@ mod tests {
             Some(Capability::Fiemap),
             "fills",
         ),
-        ("truncate: {file: a, range: chunk}", None, "invalidates"),
-        ("extend: {file: a}", None, ""),
+        (
+            "truncate: {file: a, range: chunk}",
+            Some(Capability::Resize),
+            "invalidates",
+        ),
+        ("extend: {file: a}", Some(Capability::Resize), ""),
         (
             "clone_range: {file: a, range: chunk, from: b}",
             Some(Capability::Clone),
@@ -350,7 +354,7 @@ mod tests {
         ),
         (
             "write: {file: a, range: chunk, fills_up: true}",
-            None,
+            Some(Capability::Resize),
             "dirties",
         ),
         (

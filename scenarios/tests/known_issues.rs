@@ -15,7 +15,7 @@ fn fills_unlocked(s: &Scenario) -> bool {
     fillers.flat_map(|(_, a)| &a.ops).any(|op| match op {
         Op::Read(a) => !a.direct,
         Op::Madvise(a) => a.advice == MadviseAdvice::Willneed,
-        Op::Fadvise(_) | Op::Readahead(_) => true,
+        Op::UringRead(_) | Op::Splice(_) | Op::Fadvise(_) | Op::Readahead(_) => true,
         _ => false,
     })
 }

@@ -34,8 +34,8 @@ fn what_is_expected_follows_from_what_is_done() {
     let zeroout = format!("{{blk_zeroout: {{{VICTIM}}}}}");
     let discard = format!("{{blk_discard: {{{VICTIM}}}}}");
     for (needs, does, file, is) in [
-        ("", &truncate, "victim", "zeros"),
-        ("", &truncate, "other", "unchanged"),
+        ("resize", &truncate, "victim", "zeros"),
+        ("resize", &truncate, "other", "unchanged"),
         ("clone", &clone, "victim", "copied"),
         ("clone", &clone, "other", "unchanged"),
         ("exchange_range", &exchange, "victim", "exchanged"),

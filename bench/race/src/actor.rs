@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use round::{Applied, Counted};
 
-use punchbench_results::{FillerEvidence, Phase, Verdict, Via};
+use punchbench_results::{FillerEvidence, Floor, Phase, Verdict, Via};
 use punchbench_scenarios::{Op, Role};
 use punchbench_sys::{futex, process};
 use rand::{Rng, SeedableRng};
@@ -41,7 +41,7 @@ const YIELD_EVERY: u32 = 8;
 const HELD: usize = 4;
 
 /// Everything an actor is given.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Part<'a> {
     /// The plan that all actors share.
     pub plan: &'a Plan,
@@ -63,6 +63,10 @@ pub struct Part<'a> {
     pub rounds: Option<u64>,
     /// The leader ends the trial this long after the first race began.
     pub time: Option<Duration>,
+    /// The same while the floor is not reached.
+    pub most: Option<Duration>,
+    /// The evidence that `safe` needs.
+    pub floor: Floor,
     /// Seeds its delays.
     pub seed: u64,
 }
@@ -361,10 +365,12 @@ impl<'a> Racer<'a> {
     /// How many rounds the leader wants next; 0 when the trial's limits are reached.
     fn rounds_now(&self, round: u64) -> u64 {
         let plan = self.part.plan;
-        let late = self
-            .part
-            .time
-            .is_some_and(|t| self.began.is_some_and(|b| b.elapsed() >= t));
+        let time = if self.part.board.exercised(self.part.floor) {
+            self.part.time
+        } else {
+            self.part.most.max(self.part.time)
+        };
+        let late = time.is_some_and(|t| self.began.is_some_and(|b| b.elapsed() >= t));
         let left = self
             .part
             .rounds

@@ -7,6 +7,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
+use punchbench_results::Floor;
 use punchbench_sys::{process, shm::SharedWords};
 
 /// The most actors that may race.
@@ -32,7 +33,8 @@ const ROUNDS: usize = 9 * LINE;
 const VIOLATED: usize = 7 * LINE;
 const VOID: usize = 10 * LINE;
 const CALL_NS: usize = 11 * LINE;
-/// One line for each actor: suspect, answer (3 words), call sequence, resident.
+/// One line for each actor: suspect, answer (3 words), call sequence, resident,
+/// overlapped, filled.
 const ACTORS: usize = 12 * LINE;
 /// (begin, end) of each mutator, for each round of a batch.
 const TICKS: usize = ACTORS + MOST_ACTORS * LINE;
@@ -238,6 +240,27 @@ impl Board {
     /// A bit for each round of the batch: its chunk was absent at the gate.
     pub fn absent(&self) -> &AtomicU64 {
         self.word(ABSENT)
+    }
+
+    /// In how many rounds so far an actor has overlapped, and really filled (all bits where that is not asked).
+    pub fn counts(&self, actor: usize) -> [&AtomicU64; 2] {
+        let at = ACTORS + actor * LINE + 6;
+        [self.word(at), self.word(at + 1)]
+    }
+
+    /// Freed blocks proved reused so far.
+    pub fn reused(&self) -> &AtomicU64 {
+        self.word(ROUNDS + 1)
+    }
+
+    /// Whether every actor that races the leader has done so in as many rounds as `floor` asks for.
+    pub fn exercised(&self, floor: Floor) -> bool {
+        let reused = self.reused().load(SeqCst) >= floor.reused_blocks;
+        reused
+            && (1..self.actors as usize).all(|actor| {
+                let [overlapped, filled] = self.counts(actor).map(|w| w.load(SeqCst));
+                overlapped >= floor.overlapped && filled >= floor.filled
+            })
     }
 
     /// A bit for each round of the batch: pages that only this actor may have brought in were resident

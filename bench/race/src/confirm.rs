@@ -113,7 +113,13 @@ impl Racer<'_> {
         let file = ((suspect - 1) >> FILE_SHIFT) as FileId;
         let page = (suspect - 1) & ((1 << FILE_SHIFT) - 1);
         let content = &contents[usize::from(file)];
-        let range = page * plan.page()..((page + 1) * plan.page()).min(content.size());
+        let start = page * plan.page();
+        // A page past the end has no bytes to look at: the whole of it must stay away.
+        let end = match content.size() {
+            size if size > start => size.min(start + plan.page()),
+            _ => start + plan.page(),
+        };
+        let range = start..end;
         let maps = plan.actors[self.part.me].maps.contains(&file);
         let again = self.leads().then(|| {
             std::thread::sleep(PAUSE);

@@ -195,6 +195,7 @@ fn run(toy: Toy, rounds: u64) -> (RaceReport, Verdict, String) {
         nonce: 77,
         limits: Limits {
             time: None,
+            most: None,
             rounds: Some(rounds),
         },
         cpus: Vec::new(),
@@ -271,6 +272,7 @@ fn a_failing_operation_is_the_benchs_trouble_or_a_wrong_result() {
         nonce: 77,
         limits: Limits {
             time: None,
+            most: None,
             rounds: Some(64),
         },
         cpus: Vec::new(),

@@ -81,17 +81,10 @@ impl Drop for Added {
             return;
         };
         for _ in 0..REMOVALS {
-            // SAFETY: LOOP_CTL_REMOVE takes a device number by value.
-            let result = unsafe {
-                libc::ioctl(
-                    control.as_raw_fd(),
-                    LOOP_CTL_REMOVE as libc::Ioctl,
-                    libc::c_ulong::from(self.0),
-                )
-            };
-            // It stays, idle, if somebody keeps it open.
-            if result >= 0 || Errno::last() != Errno::EBUSY {
-                return;
+            // It stays, idle, if somebody keeps it open; a sweep takes it away.
+            match remove(&control, self.0) {
+                Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
+                _ => return,
             }
             std::thread::sleep(REMOVAL_PAUSE);
         }
@@ -138,7 +131,11 @@ impl LoopDevice {
         })?;
         for _ in 0..ATTEMPTS {
             let (number, added) = find(&control)?;
-            let mut device = Self::open_node(number, node_dir)?;
+            let mut device = match Self::open_node(number, node_dir) {
+                // Another run's sweep took it for one left behind.
+                Err(_) if added.is_some() => continue,
+                other => other?,
+            };
             match configure(&device.device, backing.as_fd().as_raw_fd(), tag, direct_io) {
                 Ok(()) => {
                     device.attached = true;
@@ -259,16 +256,52 @@ fn find_free(control: &File) -> Result<(u32, Option<Added>), LoopError> {
     Ok((number.unsigned_abs(), None))
 }
 
+/// Numbers from here on are ours: what is idle there was left behind by a run that was killed.
+const OWN: u32 = 40_000;
+
+/// Takes away the devices that killed runs had added; how many. One that is in use stays.
+pub fn remove_idle() -> io::Result<u32> {
+    let control = match open(Path::new(CONTROL)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        other => other?,
+    };
+    let mut removed = 0;
+    for number in numbers()?.filter(|n| *n >= OWN) {
+        let idle = !Path::new(&format!("/sys/block/loop{number}/loop")).exists();
+        removed += u32::from(idle && remove(&control, number).is_ok());
+    }
+    Ok(removed)
+}
+
+/// The numbers of all loop devices.
+fn numbers() -> io::Result<impl Iterator<Item = u32>> {
+    Ok(fs::read_dir("/sys/block")?.filter_map(|entry| {
+        let name = entry.ok()?.file_name();
+        name.to_str()?.strip_prefix("loop")?.parse::<u32>().ok()
+    }))
+}
+
+fn remove(control: &File, number: u32) -> io::Result<()> {
+    // SAFETY: LOOP_CTL_REMOVE takes a device number by value.
+    let result = unsafe {
+        libc::ioctl(
+            control.as_raw_fd(),
+            LOOP_CTL_REMOVE as libc::Ioctl,
+            libc::c_ulong::from(number),
+        )
+    };
+    match result {
+        0.. => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// A device that was not there before.
 fn add(control: &File) -> Result<(u32, Option<Added>), LoopError> {
     const WHAT: &str = "add a loop device";
-    let entries = fs::read_dir("/sys/block").map_err(|error| refused(WHAT, error))?;
-    let numbers = entries.filter_map(|entry| {
-        let name = entry.ok()?.file_name();
-        name.to_str()?.strip_prefix("loop")?.parse::<u32>().ok()
-    });
+    let numbers = numbers().map_err(|error| refused(WHAT, error))?;
     // Above all there are; a number of its own choosing is something that not every kernel gives.
-    let first = numbers.max().map_or(0, |highest| highest + 1);
+    let first = numbers.max().map_or(OWN, |highest| OWN.max(highest + 1));
     for number in first..first + ATTEMPTS {
         // SAFETY: LOOP_CTL_ADD takes a device number by value.
         let result = unsafe {

@@ -21,6 +21,33 @@ impl Scratch {
         self.holds(&[0, HOLE, 2, 3])
     }
 
+    /// The middle of the second unit becomes zeros, its first and its last byte stay.
+    pub(super) fn punch_unaligned(&self) -> Answer {
+        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        fallocate(&self.file, flags, UNIT as i64 + 1, UNIT as i64 - 2).map_err(refused)?;
+        let mut seen = vec![0; UNIT];
+        self.file
+            .read_exact_at(&mut seen, UNIT as u64)
+            .map_err(|error| error.to_string())?;
+        let (first, last) = (seen[0], seen[UNIT - 1]);
+        if (first, last) != (byte_of(1), byte_of(1)) || seen[1..UNIT - 1].iter().any(|b| *b != 0) {
+            return Err(
+                "the call succeeded, but the bytes are not what it should leave".to_owned(),
+            );
+        }
+        Ok(())
+    }
+
+    /// It loses its end and gets zeros for it.
+    pub(super) fn resize(&self) -> Answer {
+        for units in [2, 3] {
+            self.file
+                .set_len((units * UNIT) as u64)
+                .map_err(|error| error.to_string())?;
+        }
+        self.holds(&[0, 1, HOLE])
+    }
+
     /// The second unit goes, or a hole comes before it.
     pub(super) fn moving(&self, flags: FallocateFlags, units: &[u8]) -> Answer {
         self.fallocate(flags)?;

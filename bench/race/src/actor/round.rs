@@ -364,6 +364,10 @@ impl Racer<'_> {
             let fills = if tells { batch.touched } else { resident } | batch.by_itself;
             *filled += u64::from((batch.overlapped & absent & fills).count_ones());
         }
+        let filled = self.evidence.filled.unwrap_or(u64::MAX);
+        let counts = self.part.board.counts(self.part.me);
+        counts[0].store(self.evidence.overlapped, SeqCst);
+        counts[1].store(filled, SeqCst);
     }
 }
 

@@ -54,7 +54,9 @@ impl Lead<'_> {
                     let got =
                         blocks(self.stage, file, size, self.plan.block())?.unwrap_or_default();
                     let reused = got.intersection(&freed).count() as u64;
-                    *self.evidence.reused_blocks.get_or_insert(0) += reused;
+                    let all = self.evidence.reused_blocks.get_or_insert(0);
+                    *all += reused;
+                    self.board.reused().store(*all, SeqCst);
                 }
             }
         }
