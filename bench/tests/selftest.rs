@@ -16,7 +16,7 @@ const NEEDS: [(&str, &str); 5] = [
     // about more than that.
     ("never-fill", "punch-while-fadvise"),
     ("drop-write", "punch-and-reuse"),
-    ("drop-store", "tests/selftest/punch-while-store.yaml"),
+    ("drop-store", "punch-while-store"),
     ("wait", "tests/selftest/punch-while-nowait-read.yaml"),
 ];
 

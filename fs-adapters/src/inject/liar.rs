@@ -29,6 +29,13 @@ pub(super) enum Part {
 const FIRST: u64 = 50;
 const PERIOD: u64 = 97;
 
+/// The same for a dropped store or write: only one that began after the operation returned is missed for
+/// certain, and few do.
+const DROP_PERIOD: u64 = 7;
+
+/// A generation that no run comes to: stamps of it are legal nowhere.
+pub(super) const NEVER: u32 = 1 << 25;
+
 /// A wait that no operation without one can take, and that ends well before any watchdog.
 const WAIT: Duration = Duration::from_millis(400);
 /// How long an actor lets the invalidator take, and then lets it take its last ticket.
@@ -97,10 +104,14 @@ impl Liar {
 
     /// Counts a call that could be lied about, and tells whether it is.
     fn fires(&mut self) -> bool {
+        let period = match self.lie {
+            Lie::DropStore | Lie::DropWrite => DROP_PERIOD,
+            _ => PERIOD,
+        };
         let call = self.calls;
         self.calls += 1;
         call.checked_sub(FIRST)
-            .is_some_and(|since| since % PERIOD == 0)
+            .is_some_and(|since| since % period == 0)
     }
 
     /// The invalidator's own operation.
@@ -156,7 +167,11 @@ impl Liar {
                 self.inner.perform(call, buf)
             }
             Lie::Crash => std::process::abort(),
-            Lie::DropStore | Lie::DropWrite | Lie::Wait | Lie::NeverOverlap | Lie::NeverFill => {
+            Lie::DropWrite => match *call {
+                Call::Write { len, .. } => self.drop_write(file, at, len, buf),
+                _ => self.inner.perform(call, buf),
+            },
+            Lie::DropStore | Lie::Wait | Lie::NeverOverlap | Lie::NeverFill => {
                 self.inner.perform(call, buf)
             }
         }
@@ -173,8 +188,10 @@ impl Liar {
         buf: &mut [u8],
     ) -> Outcome {
         let outcome = self.inner.perform(call, buf);
+        // The device's background has no generations.
+        let generation = if whose == BACKGROUND { 0 } else { NEVER };
         let stamps = &mut self.scratch[..len];
-        self.stamps.fill(whose, 0, at, stamps);
+        self.stamps.fill(whose, generation, at, stamps);
         let len = len as u64;
         self.inner.perform(&write(file, at, len), stamps);
         outcome
@@ -317,7 +334,8 @@ impl Subject for Liar {
             (Part::Invalidator, Call::SwapBoot { file } | Call::JournalData { file }) => {
                 self.invalidate(call, file, 0, SOME, buf)
             }
-            (Part::Liar, _) => self.race(call, buf),
+            // An invalidator may write after its operation.
+            (Part::Liar, _) | (Part::Invalidator, Call::Write { .. }) => self.race(call, buf),
             (
                 _,
                 Call::Read {

@@ -8,7 +8,7 @@ use punchbench_race::{Call, DirectIo, Look, Outcome, Stage, Subject, Subjects, U
 use punchbench_scenarios::{Op, RangeExpr, ReadArgs, Role, Scenario, WriteArgs};
 use tempfile::TempDir;
 
-use super::liar::PATIENCE;
+use super::liar::{NEVER, PATIENCE};
 use super::{InjectError, InjectedSubjects, Injection};
 use crate::subject::tests::{
     GEOMETRY, OTHER, PAGE, SIZE, VICTIM, actor, expected, on, pattern, scenario,
@@ -186,14 +186,17 @@ fn stale_cache_shows_the_old_bytes_until_eviction() {
 
 #[test]
 fn foreign_and_background_leave_stamps_of_others() {
-    for (what, whose) in [("foreign", OTHER), ("background", BACKGROUND)] {
+    for (what, whose, generation) in [("foreign", OTHER, NEVER), ("background", BACKGROUND, 0)] {
         let mut bench = Bench::new(what);
         assert_eq!(bench.punch(), Outcome::default());
         let page = bench.page(Look::Read, FIRST);
+        let stamps = Stamps::new(NONCE);
         assert!(
-            Stamps::new(NONCE).matches(whose, 0, FIRST * PAGE, &page),
+            stamps.matches(whose, generation, FIRST * PAGE, &page),
             "{what}"
         );
+        let (owner, at) = stamps.identify(FIRST * PAGE, &page).expect(what);
+        assert_eq!((owner.file, at), (whose, FIRST * PAGE), "{what}");
         assert_eq!(bench.page(Look::Read, FIRST - 1), zeros());
         assert_eq!(bench.page(Look::Read, FIRST + 1), old(FIRST + 1));
     }
@@ -264,6 +267,41 @@ fn a_long_write_loses_a_page() {
     for page in 0..8 {
         let now = bench.page(Look::Read, page);
         assert_eq!(now == old(page), page == 4, "page {page}");
+    }
+}
+
+#[test]
+fn an_invalidators_writes_are_dropped_too_buffered_and_direct() {
+    let mut launder = scenario();
+    launder.actors.0[PUNCHER].1.ops.push(write("victim"));
+    for direct in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let subjects = inject(&dir, "drop-write", &launder).unwrap();
+        let mut stage = subjects.stage().unwrap();
+        stage.prepare(VICTIM, SIZE, &mut pattern).unwrap();
+        if direct && stage.direct() == DirectIo::None {
+            return;
+        }
+        let mut puncher = subjects.actor(PUNCHER).unwrap();
+        let fresh = vec![0xaa; PAGE as usize];
+        for page in 0..=FIRST {
+            let (file, at, len) = (VICTIM, page * PAGE, PAGE);
+            let call = Call::Write {
+                file,
+                at,
+                len,
+                direct,
+            };
+            assert_eq!(puncher.perform(&call, &mut fresh.clone()).bytes, PAGE);
+        }
+        let mut page = |page: u64| {
+            let mut buf = vec![0; PAGE as usize];
+            let at = page * PAGE;
+            puncher.look(Look::Read, VICTIM, at, &mut buf);
+            buf
+        };
+        assert_eq!(page(FIRST - 1), fresh, "direct: {direct}");
+        assert_eq!(page(FIRST), old(FIRST), "direct: {direct}");
     }
 }
 
