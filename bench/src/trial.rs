@@ -20,7 +20,7 @@ use punchbench_race::trial::{Event, Limits, RaceReport, TrialSpec, race, remount
 use punchbench_race::verdict::verdict;
 use punchbench_race::{Host, Subjects};
 use punchbench_results::{Phase as Seen, Record, Verdict, Via, Violation, Where};
-use punchbench_scenarios::{Content, Role};
+use punchbench_scenarios::{Content, Op, Role};
 use punchbench_sys::namespaces::inherited_events;
 
 use crate::wire::{Message, Phase, Spec};
@@ -270,6 +270,12 @@ fn can_do(spec: &Spec, mounted: &Mounted) -> Result<(), Stop> {
     }
 }
 
+/// Whether the filesystem is to be full while the race goes on.
+fn is_filled_up(spec: &Spec) -> bool {
+    let mut ops = spec.scenario.actors.iter().flat_map(|(_, a)| &a.ops);
+    ops.any(|op| matches!(op, Op::Write(a) if a.fills_up))
+}
+
 fn reuses(spec: &Spec) -> bool {
     spec.scenario
         .actors
@@ -296,7 +302,14 @@ fn fill_up(spec: &Spec, mounted: &Mounted) -> Result<Option<Ballast>, Stop> {
 
 fn subjects(spec: &Spec, mounted: &Mounted) -> Result<SyscallSubjects, Stop> {
     let chunk = spec.scenario.chunk(mounted.units());
-    let options = mounted.subject_options(chunk, reuses(spec));
+    let mut options = mounted.subject_options(chunk, reuses(spec));
+    if is_filled_up(spec) {
+        if mounted.is_foreign() || mounted.cache_is_store() {
+            let why = "only a filesystem of our own on a device can be filled up";
+            return Err(Stop::Unsupported(why.to_owned()));
+        }
+        options.may_fill = true;
+    }
     SyscallSubjects::new(mounted.dir(), &spec.scenario, mounted.units(), options).map_err(bench)
 }
 

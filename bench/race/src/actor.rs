@@ -181,7 +181,8 @@ impl<'a> Racer<'a> {
             .iter()
             .map(|(_, r)| r.end - r.start)
             .max()
-            .unwrap_or(0);
+            .unwrap_or(0)
+            .max(plan.longest());
         let probe = (probe + 2 * plan.page()) as usize;
         let evidence = FillerEvidence {
             actor: me.name.clone(),

@@ -170,6 +170,16 @@ impl Got {
             .map_or(Got::Unknown, |(owner, offset)| Got::Stamp(owner, offset))
     }
 
+    /// Takes what lies behind a file (its other half of an EXT4_IOC_SWAP_BOOT) for its own.
+    pub fn of(self, file: FileId, behind: Option<FileId>) -> Got {
+        match self {
+            Got::Stamp(owner, offset) if Some(owner.file) == behind => {
+                Got::Stamp(Owner { file, ..owner }, offset)
+            }
+            other => other,
+        }
+    }
+
     /// What it amounts to when it was found in `file` where `expected` was legal.
     pub fn verdict(self, file: FileId, expected: Option<&Legal>) -> Verdict {
         let expects_data = expected.is_some_and(|l| l.origins().iter().all(|o| *o != Origin::Zero));

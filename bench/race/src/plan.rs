@@ -111,6 +111,8 @@ pub struct Plan {
     descending: bool,
     /// The filesystem is full while it races.
     pub fills_up: bool,
+    /// Mutators that may take effect in part, or not at all, as bits: writes on a full filesystem.
+    pub partial: u8,
     chunk: u64,
     /// The first round's chunk, where chunks go upwards.
     first: u64,
@@ -136,6 +138,8 @@ pub struct Step {
     pub candidates: Vec<(Way, Vec<Piece>)>,
     /// The mutators that change what it observes, as bits.
     pub relevant: u8,
+    /// Those of them that may take effect in part, or not at all.
+    pub partial: u8,
 }
 
 /// One round, as one actor needs it.
@@ -224,7 +228,12 @@ impl Plan {
         });
         let all = || actors.iter().flat_map(|a| &a.ops);
         let descending = all().any(|op| matches!(op, Op::Read(a) if a.readahead));
-        let fills_up = all().any(|op| matches!(op, Op::Write(a) if a.fills_up));
+        let fills = |op: &Op| matches!(op, Op::Write(a) if a.fills_up);
+        let slots = actors.iter().flat_map(|a| a.ops.iter().zip(&a.mutators));
+        let partial = slots
+            .filter(|(op, _)| fills(op))
+            .filter_map(|(_, slot)| *slot);
+        let partial = partial.fold(0u8, |mask, slot| mask | 1 << slot);
         let mut plan = Plan {
             scenario: scenario.scenario.clone(),
             names: files.iter().map(|f| f.name.clone()).collect(),
@@ -242,7 +251,8 @@ impl Plan {
             shifting,
             fixed: scenario.round.fixed,
             descending,
-            fills_up,
+            fills_up: partial != 0,
+            partial,
             chunk,
             first: 0,
             stride: chunk,
@@ -250,6 +260,7 @@ impl Plan {
             geometry,
             mutators,
         };
+        plan.copies_what_stays().map_err(shape)?;
         plan.lay_out()
             .and_then(|()| plan.share_out().map_err(Ok))
             .map_err(|what| match what {
@@ -271,6 +282,12 @@ impl Plan {
 
     fn size(&self, name: &str) -> u64 {
         self.files[usize::from(self.file(name))].size
+    }
+
+    /// What lies behind a file, if anything does.
+    pub fn behind(&self, file: FileId) -> Option<FileId> {
+        let behind = |f: &FilePlan| f.behind == Some(file);
+        self.files.iter().position(behind).map(|i| i as FileId)
     }
 
     /// The files that can be looked at.
@@ -338,6 +355,7 @@ impl Plan {
                 call,
                 mutator: *slot,
                 generation,
+                partial: self.partial,
                 relevant: candidates.iter().fold(0, |all, (way, _)| all | way.applied),
                 candidates,
             }

@@ -282,7 +282,12 @@ impl<'a> Lead<'a> {
     }
 
     fn run(mut self) -> Result<RaceReport, RaceError> {
-        match self.passes() {
+        let ended = self.passes();
+        if self.plan.fills_up {
+            // What comes after needs some room.
+            self.stage.fill_up(false)?;
+        }
+        match ended {
             Ok(contents) => Ok(self.report(contents)),
             // What was found and confirmed stands, however the race ended.
             Err(error) if !self.violations.is_empty() => {

@@ -17,6 +17,8 @@ const STEP: u64 = 1 << 20;
 /// Bytes a reuser writes in one go.
 const REUSE_STEP: u64 = 64 << 10;
 const ENOSPC: i32 = nix::errno::Errno::ENOSPC as i32;
+/// Before something is looked at again.
+const PAUSE: Duration = Duration::from_millis(10);
 /// Wrong pages of one look that are confirmed and told in full.
 const MOST: usize = 4;
 
@@ -140,7 +142,50 @@ impl<'a> Verifier<'a> {
             }
             at = end;
         }
+        let end = content.size();
+        let beyond = |v: &mut Self| v.subject.look(Look::Read, file, end, &mut v.buf[..1]).bytes;
+        if beyond(self) > 0 {
+            std::thread::sleep(PAUSE);
+            let again = beyond(self) > 0;
+            found
+                .violations
+                .push(self.too_long(file, end, again, phase));
+        }
         Ok(found)
+    }
+
+    /// A file that goes on where it should have ended.
+    fn too_long(&self, file: FileId, end: u64, again: bool, phase: Phase) -> Violation {
+        let why = || Answer::NotAsked("a size is no content".into());
+        let got = "a byte past the end";
+        Violation {
+            verdict: Verdict::WrongResult,
+            phase,
+            via: Via::Read,
+            actor: "the coordinator".into(),
+            file: self.plan.names[usize::from(file)].clone(),
+            offset: end,
+            wrong_bytes: 1,
+            pass: 0,
+            round: 0,
+            got: got.into(),
+            expected: "end of file".into(),
+            bytes: String::new(),
+            clock: [0; 4],
+            at_s: 0.0,
+            confirmation: Some(Confirmation {
+                again: if again {
+                    Answer::Wrong(got.into())
+                } else {
+                    Answer::Legal
+                },
+                mappings: Vec::new(),
+                direct: why(),
+                evicted: why(),
+                eviction_proved: false,
+                borne_out: again,
+            }),
+        }
     }
 
     fn wrong_pages(
@@ -176,7 +221,7 @@ impl<'a> Verifier<'a> {
                 &names,
             )
         };
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::sleep(PAUSE);
         let again = answer(
             self.wrong_pages(Look::Read, file, range.clone(), content),
             self.stamps,
@@ -196,7 +241,8 @@ impl<'a> Verifier<'a> {
         let pieces: Vec<Piece> = content.window(wrong.offset..wrong.offset + 1).collect();
         let expected = legal_at(&pieces, wrong.offset);
         let got = Got::name(self.stamps, wrong.offset, bytes);
-        let verdict = match got.verdict(file, expected.as_ref()) {
+        let named = got.of(file, self.plan.behind(file));
+        let verdict = match named.verdict(file, expected.as_ref()) {
             _ if self.plan.files[usize::from(file)].witness => Verdict::Damaged,
             Verdict::Stale
                 if phase == Phase::Remounted || proved && matches!(evicted, Answer::Wrong(_)) =>

@@ -189,8 +189,10 @@ impl Checker<'_> {
             let message = "no actor is a `reuser`, so no block can be proved reused";
             self.at_key(&["evidence", "reused_blocks"], message, "here", None);
         }
+        let fills_up = |op: &Op| matches!(op, Op::Write(a) if a.fills_up);
         let known: &[&str] = match s.operation() {
             Op::Dedupe(_) => &["same", "differs"],
+            _ if s.invalidator().1.ops.iter().any(fills_up) => &["whole", "short"],
             _ => &[],
         };
         let mut sum = 0_u64;

@@ -142,8 +142,8 @@ impl Racer<'_> {
             let op = &self.part.plan.actors[0].ops[k];
             let counted = Counted::of(op, &step.call, outcome);
             let short = wanted(&step.call).is_some_and(|len| outcome.bytes < len);
-            let filled_up = matches!(counted, Some(Counted::Partial | Counted::Enospc));
-            let failed = (outcome.errno != 0 || short) && !filled_up || settled_before;
+            let failed = (outcome.errno != 0 || short) && counted != Some(Counted::Short);
+            let failed = failed || settled_before;
             if failed {
                 board.void().store(1, SeqCst);
             }
@@ -298,6 +298,10 @@ impl Racer<'_> {
                     self.keep(round, k, None, outcome, applied, clock, 0);
                 }
             }
+            // It failed, and what it gave before that is right.
+            Err(wrong) if wrong.bytes == 0 && !benign => {
+                self.keep(round, k, None, outcome, applied, clock, 0);
+            }
             Err(wrong) => self.keep(
                 round,
                 k,
@@ -414,12 +418,11 @@ pub(super) enum Counted {
     Same,
     Differs,
     Whole,
-    Partial,
-    Enospc,
+    Short,
 }
 
 impl Counted {
-    pub(super) const NAMES: [&str; 5] = ["same", "differs", "whole", "partial", "enospc"];
+    pub(super) const NAMES: [&str; 4] = ["same", "differs", "whole", "short"];
 
     fn of(op: &Op, call: &Call, outcome: Outcome) -> Option<Counted> {
         match (outcome.same, op) {
@@ -427,8 +430,7 @@ impl Counted {
             (Some(false), _) => Some(Counted::Differs),
             (None, Op::Write(args)) if args.fills_up => match outcome.errno {
                 0 if Some(outcome.bytes) == wanted(call) => Some(Counted::Whole),
-                0 => Some(Counted::Partial),
-                ENOSPC => Some(Counted::Enospc),
+                0 | ENOSPC => Some(Counted::Short),
                 _ => None,
             },
             (None, _) => None,
@@ -449,13 +451,15 @@ pub(super) struct Applied {
 
 /// The windows that a call may show: everything settled has taken effect, nothing that had not begun.
 pub(super) fn legal(step: &Step, applied: Applied) -> impl Iterator<Item = &[Piece]> + Clone {
-    let must = applied.settled & step.relevant;
-    let known = applied.known.without(!step.relevant);
+    // What takes effect in part is never known to have taken effect, nor not to be under way.
+    let settled = applied.settled & !step.partial;
+    let must = settled & step.relevant;
+    let known = applied.known.without(!step.relevant | step.partial);
     let possible = move |way: &Way| {
         way.applied & must == must
             && way.applied & !(applied.begun | must) == 0
             // A size that is changed twice, down and up, is settled when both are.
-            && (way.fleeting == 0 || way.fleeting & !applied.settled != 0)
+            && (way.fleeting == 0 || way.fleeting & !settled != 0)
             && way.may_be(known)
     };
     let candidates = step.candidates.iter();

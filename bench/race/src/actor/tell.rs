@@ -112,7 +112,8 @@ impl Racer<'_> {
         let verdict = if witness {
             Verdict::Damaged
         } else {
-            got.verdict(file, expected.as_ref())
+            let behind = self.part.plan.behind(file);
+            got.of(file, behind).verdict(file, expected.as_ref())
         };
         Finding {
             file,

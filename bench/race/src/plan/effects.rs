@@ -25,6 +25,40 @@ impl Plan {
         }
     }
 
+    /// Refuses copies of what another operation changes: their content would depend on the order.
+    pub(super) fn copies_what_stays(&self) -> Result<(), String> {
+        let slots = || {
+            let ops = self
+                .actors
+                .iter()
+                .flat_map(|a| a.ops.iter().zip(&a.mutators));
+            ops.filter_map(|(op, slot)| Some((op, (*slot)?)))
+        };
+        let changes = |file: FileId, but: usize| {
+            let others = slots().filter(move |(_, slot)| *slot != but);
+            others.into_iter().any(|(op, slot)| {
+                let changed = self.changes_of(op, 0, 0, slot);
+                changed.iter().any(|(f, _)| *f == file)
+            })
+        };
+        for (op, slot) in slots() {
+            let (on, from, both) = match op.effect() {
+                Effect::CopyOf { on, from } => (self.file(on.file), self.file(from), false),
+                Effect::Exchange { on, with } => (self.file(on.file), self.file(with), true),
+                _ => continue,
+            };
+            let same = self.owner(on) == self.owner(from);
+            let moves = changes(from, slot) || both && (self.fixed || changes(on, slot));
+            if moves && !same {
+                let (word, from) = (op.word(), &self.names[usize::from(from)]);
+                return Err(format!(
+                    "{word} takes what `{from}` holds while something else changes it: that is not modelled"
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// The changes that a mutator's operation makes in a round. What is copied from another file is as it
     /// was when the pass began: no two rounds touch the same bytes.
     pub(super) fn changes_of(
@@ -100,9 +134,8 @@ impl Plan {
             Effect::SwapBoot(name) => {
                 // Every second swap brings the file's own back.
                 let file = self.file(name);
-                let behind = (0..).zip(&self.files).find(|(_, f)| f.behind == Some(file));
-                let from = match behind {
-                    Some((boot, _)) if round.is_multiple_of(2) => boot,
+                let from = match self.behind(file) {
+                    Some(boot) if round.is_multiple_of(2) => boot,
                     _ => file,
                 };
                 let len = self.files[usize::from(file)].filled;

@@ -58,8 +58,12 @@ impl Plan {
         for op in self.actors.iter().flat_map(|a| &a.ops) {
             if let (Some((file, range)), _) = op.operands() {
                 let size = self.size(file);
-                let range = range.resolve(chunk, size, self.geometry)?;
-                if self.file(file) == self.on {
+                let resolve = |chunk| range.resolve(chunk, size, self.geometry);
+                let other = self.chunk..2 * self.chunk;
+                let range = resolve(chunk)?;
+                // Of another file only what goes with the chunk: no two rounds may share it.
+                let moves = || resolve(&other).is_ok_and(|other| other != range);
+                if self.file(file) == self.on || !self.fixed && moves() {
                     touched = touched.start.min(range.start)..touched.end.max(range.end);
                 }
             }

@@ -150,16 +150,18 @@ impl Plan {
                 .collect();
             match mine[..] {
                 [] => {}
-                [(_, change)] => content.apply(change),
+                [(slot, change)] if self.partial >> slot & 1 == 0 => content.apply(change),
                 _ => {
                     let all = mine.iter().fold(0u8, |mask, c| mask | 1 << c.0);
                     let known = known.without(!all);
+                    let bare = known.without(self.partial);
                     let chunk = self.chunk(round);
                     let reach = self.reach(&chunk, &mine, content.size());
                     let mut united: Option<Content> = None;
                     let only: Vec<_> = changes.iter().filter(|c| c.1 == file).copied().collect();
                     self.orders(content, file, &reach, &only, &mut |way, after| {
-                        if way.applied == all && way.may_be(known) {
+                        let known = if way.applied == all { known } else { bare };
+                        if way.applied | self.partial & all == all && way.may_be(known) {
                             match &mut united {
                                 Some(united) => united.unite(after),
                                 None => united = Some(after.clone()),

@@ -68,12 +68,12 @@ impl Lead<'_> {
                 self.evidence.further_violations += 1;
                 continue;
             }
-            let settled = confirmation
-                .as_ref()
-                .is_some_and(|c| c.eviction_proved && matches!(c.evicted, Answer::Wrong(_)));
-            let verdict = match finding.verdict {
-                Verdict::Stale if settled => Verdict::StaleMapping,
-                other => other,
+            let evicted = confirmation.as_ref().filter(|c| c.eviction_proved);
+            let verdict = match (finding.verdict, evicted.map(|c| &c.evicted)) {
+                (Verdict::Stale, Some(Answer::Wrong(_))) => Verdict::StaleMapping,
+                // What is there once the page is gone was never lost.
+                (Verdict::Lost, Some(Answer::Legal)) if finding.result.is_none() => Verdict::Stale,
+                (other, _) => other,
             };
             self.violations.push(Violation {
                 verdict,
