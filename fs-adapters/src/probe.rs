@@ -136,7 +136,8 @@ struct Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if !self.is_device {
+        // The node of a device of our own goes too.
+        if !self.is_device || self._device.is_some() {
             let _ = fs::remove_file(&self.path);
         }
     }
