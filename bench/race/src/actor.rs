@@ -141,6 +141,8 @@ pub struct Racer<'a> {
     pub(crate) violated: u64,
     outcomes: [u64; Counted::NAMES.len()],
     raced: u64,
+    /// Starts of others that the leader has waited for.
+    begun: u64,
     usage: crate::Usage,
     random: Xoshiro256PlusPlus,
     /// In this round the leader is held back rather than those who call once.
@@ -229,6 +231,7 @@ impl<'a> Racer<'a> {
             violated: 0,
             outcomes: [0; Counted::NAMES.len()],
             raced: 0,
+            begun: 0,
             usage: crate::Usage::default(),
             random: Xoshiro256PlusPlus::seed_from_u64(part.seed),
             leader_waits: false,

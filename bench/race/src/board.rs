@@ -248,6 +248,11 @@ impl Board {
         [self.word(at), self.word(at + 1)]
     }
 
+    /// How often an actor that repeats has come through the gate of a round, all together.
+    pub fn started(&self) -> &AtomicU64 {
+        self.word(ROUNDS + 2)
+    }
+
     /// Freed blocks proved reused so far.
     pub fn reused(&self) -> &AtomicU64 {
         self.word(ROUNDS + 1)
