@@ -11,6 +11,8 @@ use super::*;
 
 const EINTR: i32 = Errno::EINTR as i32;
 const EAGAIN: i32 = Errno::EAGAIN as i32;
+/// The leader looks which chunks are absent from the page cache every so many rounds, before the gate.
+const SAMPLE: u64 = 8;
 const ENOSPC: i32 = Errno::ENOSPC as i32;
 
 impl Racer<'_> {
@@ -32,10 +34,15 @@ impl Racer<'_> {
         self.evict_again(round)?;
         let me = &self.part.plan.actors[self.part.me];
         let delay = self.delay();
-        if self.leads()
-            && (self.part.cache_is_store || self.residency(round..round + 1, |_| true) == Some(0))
-        {
-            self.batch.absent |= 1 << i;
+        if self.leads() && i.is_multiple_of(SAMPLE) {
+            let end = (round + SAMPLE).min(self.batch.first + self.batch.rounds.len() as u64);
+            let resident = match self.part.cache_is_store {
+                true => Some(0),
+                false => self.residency(round..end, |_| true),
+            };
+            // Where it cannot be told, nothing counts as absent.
+            let absent = resident.map_or(0, |bits| !bits & ((1 << (end - round)) - 1));
+            self.batch.absent |= absent << i;
         }
         board.gate(self.part.spin)?;
         if delay > 0 {
