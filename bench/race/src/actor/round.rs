@@ -12,7 +12,7 @@ use super::*;
 const EINTR: i32 = Errno::EINTR as i32;
 const EAGAIN: i32 = Errno::EAGAIN as i32;
 /// The leader looks which chunks are absent from the page cache every so many rounds, before the gate.
-const SAMPLE: u64 = 8;
+const SAMPLE: u64 = 16;
 const ENOSPC: i32 = Errno::ENOSPC as i32;
 
 impl Racer<'_> {
