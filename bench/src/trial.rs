@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::mount::MsFlags;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use punchbench_fs::folios::{FolioCounter, Folios};
 use punchbench_fs::inject::{InjectedSubjects, Injection};
 use punchbench_fs::subject::SyscallSubjects;
 use punchbench_fs::{
@@ -205,12 +206,21 @@ fn attempt(spec: &Spec, record: &mut Record, link: &mut Link) -> Result<(), Stop
         link.phase(Phase::Turn)?;
         link.orders.read_line(&mut String::new())?;
     }
-    let report = race(&trial, &*subjects, Host::Fork, &mut |event| {
+    let counter = folio_counter(spec, &tag, &mounted, record);
+    let mut report = race(&trial, &*subjects, Host::Fork, &mut |event| {
+        if let Some(counter) = &counter {
+            counter.count(matches!(event, Event::Racing { .. }));
+        }
         // A runner that is gone takes this process with it.
         let _ = link.event(event);
     })
     .map_err(bench)?;
     drop(subjects);
+    if let Some(counter) = counter {
+        let Folios { large, readahead } = counter.counted();
+        report.evidence.large_folios = large;
+        report.evidence.async_readahead = readahead;
+    }
 
     link.phase(Phase::Evict)?;
     drop(ballast);
@@ -298,6 +308,32 @@ fn fill_up(spec: &Spec, mounted: &Mounted) -> Result<Option<Ballast>, Stop> {
         .map(|(_, file)| file.size.bytes(mounted.units()))
         .sum();
     Ok(Some(Ballast::fill(mounted, prepared + METADATA_ROOM)?))
+}
+
+/// Counts large folios and asynchronous readahead where the scenario reads with readahead.
+fn folio_counter(
+    spec: &Spec,
+    tag: &Tag,
+    mounted: &Mounted,
+    record: &mut Record,
+) -> Option<FolioCounter> {
+    let mut ops = spec.scenario.actors.iter().flat_map(|(_, a)| &a.ops);
+    if !ops.any(|op| matches!(op, Op::Read(a) if a.readahead)) {
+        return None;
+    }
+    let counter = if Privilege::current() == Privilege::User {
+        Err("tracing needs root".to_owned())
+    } else {
+        FolioCounter::new(tag, &spec.work_dir.join("tracing"), mounted.dir())
+            .map_err(|e| e.to_string())
+    };
+    counter
+        .map_err(|why| {
+            record
+                .setup
+                .push(format!("large folios were not counted: {why}"))
+        })
+        .ok()
 }
 
 fn subjects(spec: &Spec, mounted: &Mounted) -> Result<SyscallSubjects, Stop> {

@@ -7,6 +7,7 @@ pub mod device;
 mod devices;
 mod discard;
 pub mod doctor;
+pub mod folios;
 pub mod fsck;
 mod home;
 pub mod image;
