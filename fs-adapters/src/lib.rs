@@ -9,6 +9,7 @@ mod discard;
 pub mod doctor;
 pub mod folios;
 pub mod fsck;
+pub mod hold;
 mod home;
 pub mod image;
 pub mod inject;
