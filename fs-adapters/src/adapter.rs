@@ -3,7 +3,7 @@
 
 use std::fmt::{self, Debug};
 
-use crate::adapters::{bdev, btrfs, dir, ext2, ext3, ext4, f2fs, tmpfs, xfs};
+use crate::adapters::{bdev, btrfs, dir, ext2, ext3, ext4, f2fs, gfs2, ocfs2, tmpfs, xfs};
 use crate::fsck::FsckResult;
 use crate::profile::{BASE, Profile, ProfileError, Seen};
 use crate::reuse::Reuse;
@@ -18,6 +18,8 @@ pub static ADAPTERS: &[&dyn Adapter] = &[
     &xfs::Xfs,
     &btrfs::Btrfs,
     &f2fs::F2fs,
+    &gfs2::Gfs2,
+    &ocfs2::Ocfs2,
     &tmpfs::Tmpfs,
     &bdev::Bdev,
     &dir::Dir,

@@ -65,11 +65,7 @@ impl OnDevice for F2fs {
 
     fn judge_fsck(&self, output: &ToolOutput) -> FsckResult {
         // Exit codes of fsck(8); 255 from every failure to open before f2fs-tools 1.14.
-        match output.status.code() {
-            Some(0) => FsckResult::Clean,
-            Some(code) if code & !exit::FOUND == 0 => FsckResult::Damaged(output.text.clone()),
-            _ => FsckResult::NotRun(output.failure()),
-        }
+        exit::judge(output)
     }
 
     fn minimum_size(&self) -> u64 {
