@@ -20,6 +20,7 @@ mod wire;
 use std::process::ExitCode;
 
 use clap::Parser;
+use punchbench_fs::adapters::fuse;
 use punchbench_results::exit_code;
 
 use cli::{Cli, Command};
@@ -41,6 +42,9 @@ fn main() -> ExitCode {
         Command::Kernel(command) => command::kernel::run(&command),
         Command::Schema { of } => Ok(command::schema::run(of)),
         Command::Trial => return trial::main(),
+        Command::FuseServer { below, mounted } => fuse::serve(&below, &mounted)
+            .map(|()| exit_code::EXPECTED)
+            .map_err(Into::into),
     };
     match result {
         Ok(code) => ExitCode::from(code),

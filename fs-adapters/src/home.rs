@@ -12,6 +12,7 @@ use punchbench_sys::loopdev::LoopDevice;
 use tempfile::TempDir;
 
 use crate::devices::DeviceFile;
+use crate::mounted::Mounted;
 use crate::set_up::{SetUpError, open_uncached};
 
 /// How much of a real device's beginning is cleared when we are done, so that no signature is left.
@@ -35,6 +36,8 @@ pub(crate) enum Home {
     },
     /// A loop device for each file.
     FileIsDevice(Vec<DeviceFile>),
+    /// A directory of another filesystem of ours, over which this one lies.
+    Layer(Box<Mounted>),
     /// The page cache.
     Memory,
     /// Somebody else's filesystem.
@@ -47,6 +50,7 @@ impl Home {
         match self {
             Home::Loop { device, size, .. } => Some((device.path(), *size)),
             Home::Device { device, .. } => Some((&device.path, device.size)),
+            Home::Layer(below) => below.home().device(),
             Home::FileIsDevice(_) | Home::Memory | Home::Directory => None,
         }
     }
@@ -55,6 +59,7 @@ impl Home {
     pub fn discard_off(&self) -> bool {
         match self {
             Home::Loop { discard, .. } | Home::Device { discard, .. } => discard.off,
+            Home::Layer(below) => below.home().discard_off(),
             Home::FileIsDevice(_) | Home::Memory | Home::Directory => false,
         }
     }
@@ -66,6 +71,7 @@ impl Home {
             // The loop driver writes through this very file, so its page cache is the medium.
             Home::Loop { image, .. } => Some(image.read_exact_at(buf, at)),
             Home::Device { device, .. } => Some(read_direct(&device.path, at, buf)),
+            Home::Layer(below) => below.home().read_at(at, buf),
             Home::FileIsDevice(_) | Home::Memory | Home::Directory => None,
         }
     }
