@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use punchbench_fs::adapters::fuse;
 
 /// Races every way of filling the page cache against every way of taking the blocks from under it.
 #[derive(Debug, Parser)]
@@ -48,6 +49,14 @@ pub enum Command {
     /// The server of a trial's image, which holds I/O for it
     #[command(hide = true, name = punchbench_fs::hold::SERVE_IMAGE)]
     ServeImage,
+    /// Serves a directory to a FUSE mount, until that is unmounted
+    #[command(hide = true, name = fuse::SERVER)]
+    FuseServer {
+        /// The directory
+        below: PathBuf,
+        /// Where it is mounted
+        mounted: PathBuf,
+    },
 }
 
 /// What to do with the fetched kernels.

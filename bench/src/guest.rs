@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use anyhow::bail;
 use punchbench_fs::Target;
-use punchbench_fs::adapter::Store;
 use punchbench_guest::init::RECORDS_PATH;
 use punchbench_guest::{GuestRun, Kernel, KernelSpec, News};
 use punchbench_results::Record;
@@ -193,20 +192,11 @@ fn guest(
         .map(|tool| tool.name.to_owned())
         .collect();
     tools.dedup();
-    let mut modules: Vec<String> = vec!["loop".to_owned()];
-    for trial in plan
+    let mut modules: Vec<String> = plan
         .iter()
-        .filter(|t| matches!(t.target.adapter.store(), Store::Device(_)))
-    {
-        modules.extend(
-            trial
-                .target
-                .adapter
-                .drivers()
-                .iter()
-                .map(|driver| (*driver).to_owned()),
-        );
-    }
+        .flat_map(|t| t.target.modules())
+        .map(str::to_owned)
+        .collect();
     modules.sort_unstable();
     modules.dedup();
     let trials = u32::try_from(plan.len() - from)?;

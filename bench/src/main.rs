@@ -20,6 +20,7 @@ mod wire;
 use std::process::ExitCode;
 
 use clap::Parser;
+use punchbench_fs::adapters::fuse;
 use punchbench_results::exit_code;
 
 use cli::{Cli, Command};
@@ -42,6 +43,9 @@ fn main() -> ExitCode {
         Command::Schema { of } => Ok(command::schema::run(of)),
         Command::Trial => return trial::main(),
         Command::ServeImage => punchbench_fs::hold::serve()
+            .map(|()| exit_code::EXPECTED)
+            .map_err(Into::into),
+        Command::FuseServer { below, mounted } => fuse::serve(&below, &mounted)
             .map(|()| exit_code::EXPECTED)
             .map_err(Into::into),
     };

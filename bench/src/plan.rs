@@ -233,7 +233,7 @@ pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<S
 /// The targets asked for, once each; all local ones (or those that the options leave) if none was.
 fn targets(args: &RunArgs) -> Result<Vec<Target>, PlanError> {
     let is_dir = |t: &Target| matches!(t.adapter.store(), Store::Directory);
-    let is_device = |t: &Target| matches!(t.adapter.store(), Store::Device(_));
+    let is_device = Target::is_on_device;
     let wanted = |t: &Target| match (&args.in_dir, &args.device) {
         (Some(_), _) => is_dir(t),
         (None, Some(_)) => is_device(t),

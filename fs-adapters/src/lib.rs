@@ -15,6 +15,7 @@ pub mod image;
 pub mod inject;
 pub mod install;
 pub mod kernel;
+mod mount_point;
 pub mod mounted;
 mod probe;
 pub mod profile;

@@ -5,7 +5,6 @@ use std::io::{IsTerminal, Write, stdout};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use punchbench_fs::adapter::Store;
 use punchbench_fs::inject::Injection;
 use punchbench_fs::install::install;
 use punchbench_fs::tools::FOR_GUESTS;
@@ -220,7 +219,7 @@ fn on_devices() -> String {
     let targets = Target::all(false);
     let names = targets
         .iter()
-        .filter(|t| matches!(t.adapter.store(), Store::Device(_)));
+        .filter(|t| t.is_on_device());
     names
         .map(ToString::to_string)
         .collect::<Vec<_>>()
