@@ -5,6 +5,7 @@
 //! whatever happens to the runner.
 
 mod across;
+pub mod diagram;
 pub mod evidence;
 pub mod exit_code;
 pub mod explain_failure;
@@ -21,6 +22,7 @@ pub mod terminal;
 mod text;
 pub mod verdict;
 
+pub use diagram::{Diagram, Row};
 pub use evidence::{Contact, Evidence, FillerEvidence, Floor, Placement};
 pub use explain_failure::explain_failure;
 pub use export::{Exporter, Style, exporter, exporters};
