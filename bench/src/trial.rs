@@ -260,7 +260,7 @@ fn can_do(spec: &Spec, mounted: &Mounted) -> Result<(), Stop> {
         }
     }
     match mounted.reuse() {
-        Reuse::Never(why) if spec.scenario.evidence.floor().reused_blocks > 0 => {
+        Reuse::Never(why) if spec.scenario.floor().reused_blocks > 0 => {
             Err(Stop::Unsupported(format!(
                 "freed blocks cannot be seen reused on {}: {why}",
                 spec.target
