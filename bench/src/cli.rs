@@ -45,6 +45,9 @@ pub enum Command {
     /// One trial, in the namespaces that the runner made for it
     #[command(hide = true, name = TRIAL)]
     Trial,
+    /// The server of a trial's image, which holds I/O for it
+    #[command(hide = true, name = punchbench_fs::hold::SERVE_IMAGE)]
+    ServeImage,
 }
 
 /// What to do with the fetched kernels.

@@ -41,6 +41,9 @@ fn main() -> ExitCode {
         Command::Kernel(command) => command::kernel::run(&command),
         Command::Schema { of } => Ok(command::schema::run(of)),
         Command::Trial => return trial::main(),
+        Command::ServeImage => punchbench_fs::hold::serve()
+            .map(|()| exit_code::EXPECTED)
+            .map_err(Into::into),
     };
     match result {
         Ok(code) => ExitCode::from(code),

@@ -12,6 +12,7 @@ use punchbench_sys::loopdev::LoopDevice;
 use tempfile::TempDir;
 
 use crate::devices::DeviceFile;
+use crate::hold::{Holder, ImageServer};
 use crate::set_up::{SetUpError, open_uncached};
 
 /// How much of a real device's beginning is cleared when we are done, so that no signature is left.
@@ -24,6 +25,8 @@ pub(crate) enum Home {
     Loop {
         discard: DiscardOff,
         device: LoopDevice,
+        /// Between the device and the image, to hold I/O; ends when the device has gone.
+        server: Option<ImageServer>,
         image: File,
         size: u64,
         _nodes: TempDir,
@@ -51,6 +54,14 @@ impl Home {
         }
     }
 
+    /// What holds chosen I/O of the device, if it was set up so.
+    pub fn holder(&self) -> Option<&dyn Holder> {
+        match self {
+            Home::Loop { server, .. } => server.as_ref().map(|server| server as &dyn Holder),
+            Home::Device { .. } | Home::FileIsDevice(_) | Home::Memory | Home::Directory => None,
+        }
+    }
+
     /// Whether the device itself was seen to have discard off.
     pub fn discard_off(&self) -> bool {
         match self {
@@ -63,7 +74,7 @@ impl Home {
     /// Offset and length in multiples of 4096.
     pub fn read_at(&self, at: u64, buf: &mut [u8]) -> Option<io::Result<()>> {
         match self {
-            // The loop driver writes through this very file, so its page cache is the medium.
+            // The loop driver, or the server, writes through this very file, so its page cache is the medium.
             Home::Loop { image, .. } => Some(image.read_exact_at(buf, at)),
             Home::Device { device, .. } => Some(read_direct(&device.path, at, buf)),
             Home::FileIsDevice(_) | Home::Memory | Home::Directory => None,

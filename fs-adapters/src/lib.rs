@@ -8,6 +8,7 @@ mod devices;
 mod discard;
 pub mod doctor;
 pub mod fsck;
+pub mod hold;
 mod home;
 pub mod image;
 pub mod inject;

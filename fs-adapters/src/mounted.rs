@@ -14,6 +14,7 @@ use crate::adapter::{Addresses, Store, Target};
 use crate::devices::DeviceFile;
 use crate::discard;
 use crate::fsck::FsckResult;
+use crate::hold::Holder;
 use crate::home::Home;
 use crate::probe::{Abilities, Medium, Place};
 use crate::profile::{Profile, Seen};
@@ -430,6 +431,11 @@ impl Mounted {
     /// The device's node.
     pub fn device_path(&self) -> Option<&Path> {
         self.home.device().map(|(path, _)| path)
+    }
+
+    /// What holds chosen I/O of the device; there is one only if [`SetUp::hold`] asked for it.
+    pub fn holder(&self) -> Option<&dyn Holder> {
+        self.home.holder()
     }
 
     /// Whether extents' addresses are places on the medium that [`Mounted::read_medium`] can look at.
