@@ -13,12 +13,12 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use punchbench_fs::inject::{InjectedSubjects, Injection};
 use punchbench_fs::subject::SyscallSubjects;
 use punchbench_fs::{
-    Ballast, DeviceChoice, FsckResult, Mounted, Privilege, Reuse, SetUp, SetUpError, Tag, Target,
+    Ballast, DeviceChoice, FsckResult, Mounted, MountedGrip, Privilege, Reuse, SetUp, SetUpError, Tag, Target,
 };
 use punchbench_race::stamp::{BACKGROUND, Stamps};
-use punchbench_race::trial::{Event, Limits, RaceReport, TrialSpec, race, remounted};
+use punchbench_race::trial::{Event, Limits, RaceReport, TrialSpec, RaceError, race, remounted, staged};
 use punchbench_race::verdict::verdict;
-use punchbench_race::{Host, Subjects};
+use punchbench_race::{GripError, Host, Subjects};
 use punchbench_results::{Phase as Seen, Record, Verdict, Via, Violation, Where};
 use punchbench_scenarios::{Content, Op, Role};
 use punchbench_sys::namespaces::inherited_events;
@@ -166,6 +166,7 @@ fn attempt(spec: &Spec, record: &mut Record, link: &mut Link) -> Result<(), Stop
     env.image_dir = spec.image_dir.as_deref();
     env.device = device.as_ref();
     env.in_dir = spec.in_dir.as_deref();
+    env.hold = spec.scenario.is_staged();
     let mut mounted = target.set_up(&env)?;
 
     link.phase(Phase::Mount)?;
@@ -205,11 +206,20 @@ fn attempt(spec: &Spec, record: &mut Record, link: &mut Link) -> Result<(), Stop
         link.phase(Phase::Turn)?;
         link.orders.read_line(&mut String::new())?;
     }
-    let report = race(&trial, &*subjects, Host::Fork, &mut |event| {
+    let mut on_event = |event| {
         // A runner that is gone takes this process with it.
         let _ = link.event(event);
-    })
-    .map_err(bench)?;
+    };
+    let report = if spec.scenario.is_staged() {
+        let mut grip = MountedGrip::new(&mounted, &spec.scenario);
+        staged(&trial, &*subjects, Host::Fork, &mut grip, &mut on_event)
+    } else {
+        race(&trial, &*subjects, Host::Fork, &mut on_event)
+    }
+    .map_err(|error| match error {
+        RaceError::Grip(GripError::Unsupported(why)) => Stop::Unsupported(why),
+        error => bench(error),
+    })?;
     drop(subjects);
 
     link.phase(Phase::Evict)?;
