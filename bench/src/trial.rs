@@ -14,12 +14,12 @@ use punchbench_fs::folios::{FolioCounter, Folios};
 use punchbench_fs::inject::{InjectedSubjects, Injection};
 use punchbench_fs::subject::SyscallSubjects;
 use punchbench_fs::{
-    Ballast, DeviceChoice, FsckResult, Mounted, Privilege, Reuse, SetUp, SetUpError, Tag, Target,
+    Ballast, DeviceChoice, FsckResult, Mounted, MountedGrip, Privilege, Reuse, SetUp, SetUpError, Tag, Target,
 };
 use punchbench_race::stamp::{BACKGROUND, Stamps};
-use punchbench_race::trial::{Event, Limits, RaceReport, TrialSpec, race, remounted};
+use punchbench_race::trial::{Event, Limits, RaceReport, TrialSpec, RaceError, race, remounted, staged};
 use punchbench_race::verdict::verdict;
-use punchbench_race::{Host, Subjects};
+use punchbench_race::{GripError, Host, Subjects};
 use punchbench_results::{Phase as Seen, Record, Verdict, Via, Violation, Where};
 use punchbench_scenarios::{Content, Op, Role};
 use punchbench_sys::namespaces::inherited_events;
@@ -167,6 +167,7 @@ fn attempt(spec: &Spec, record: &mut Record, link: &mut Link) -> Result<(), Stop
     env.image_dir = spec.image_dir.as_deref();
     env.device = device.as_ref();
     env.in_dir = spec.in_dir.as_deref();
+    env.hold = spec.scenario.is_staged();
     let mut mounted = target.set_up(&env)?;
 
     link.phase(Phase::Mount)?;
@@ -207,14 +208,23 @@ fn attempt(spec: &Spec, record: &mut Record, link: &mut Link) -> Result<(), Stop
         link.orders.read_line(&mut String::new())?;
     }
     let counter = folio_counter(spec, &tag, &mounted, record);
-    let mut report = race(&trial, &*subjects, Host::Fork, &mut |event| {
+    let mut on_event = |event| {
         if let Some(counter) = &counter {
             counter.count(matches!(event, Event::Racing { .. }));
         }
         // A runner that is gone takes this process with it.
         let _ = link.event(event);
-    })
-    .map_err(bench)?;
+    };
+    let mut report = if spec.scenario.is_staged() {
+        let mut grip = MountedGrip::new(&mounted, &spec.scenario);
+        staged(&trial, &*subjects, Host::Fork, &mut grip, &mut on_event)
+    } else {
+        race(&trial, &*subjects, Host::Fork, &mut on_event)
+    }
+    .map_err(|error| match error {
+        RaceError::Grip(GripError::Unsupported(why)) => Stop::Unsupported(why),
+        error => bench(error),
+    })?;
     drop(subjects);
     if let Some(counter) = counter {
         let Folios { large, readahead } = counter.counted();
@@ -270,7 +280,7 @@ fn can_do(spec: &Spec, mounted: &Mounted) -> Result<(), Stop> {
         }
     }
     match mounted.reuse() {
-        Reuse::Never(why) if spec.scenario.evidence.floor().reused_blocks > 0 => {
+        Reuse::Never(why) if spec.scenario.floor().reused_blocks > 0 => {
             Err(Stop::Unsupported(format!(
                 "freed blocks cannot be seen reused on {}: {why}",
                 spec.target

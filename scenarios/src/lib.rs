@@ -15,6 +15,7 @@ pub mod op;
 mod outline;
 pub mod range;
 pub mod schema;
+pub mod stage;
 mod wire;
 
 pub use catalog::{catalog, find, matches_glob};
@@ -36,3 +37,6 @@ pub use op::{
 };
 pub use range::{Anchor, Geometry, Position, RangeError, RangeExpr, Size, Unit};
 pub use schema::schema_json;
+pub use stage::{
+    ActorArgs, ActorsArgs, Does, During, Held, HoldArgs, ParkedArgs, ReleaseArgs, Step,
+};

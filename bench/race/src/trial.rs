@@ -4,6 +4,7 @@
 mod gather;
 mod listen;
 mod reuse;
+mod staged;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
@@ -21,6 +22,7 @@ use punchbench_sys::{futex, process};
 use crate::actor::{Part, Racer};
 use crate::board::{Board, Known, Spin};
 use crate::content::{Change, Content};
+use crate::grip::{Grip, GripError};
 use crate::host::{Crew, Host};
 use crate::message::{Finding, Message};
 use crate::plan::{Plan, PlanError};
@@ -113,16 +115,43 @@ pub enum RaceError {
         /// Why.
         what: String,
     },
+    /// The holder or the observer failed.
+    #[error(transparent)]
+    Grip(GripError),
+    /// A staged scenario without anything to hold I/O with.
+    #[error("a staged scenario needs something that holds block I/O, and this target has nothing")]
+    NoGrip,
     /// The system refused something that the engine itself needs.
     #[error("the race engine failed: {0}")]
     System(#[from] std::io::Error),
 }
 
-/// Races one trial.
+/// Races one trial of a stress scenario.
 pub fn race(
     spec: &TrialSpec,
     subjects: &dyn Subjects,
     host: Host,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<RaceReport, RaceError> {
+    run(spec, subjects, host, None, on_event)
+}
+
+/// Makes one attempt of a staged scenario.
+pub fn staged(
+    spec: &TrialSpec,
+    subjects: &dyn Subjects,
+    host: Host,
+    grip: &mut dyn Grip,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<RaceReport, RaceError> {
+    run(spec, subjects, host, Some(grip), on_event)
+}
+
+fn run(
+    spec: &TrialSpec,
+    subjects: &dyn Subjects,
+    host: Host,
+    grip: Option<&mut dyn Grip>,
     on_event: &mut dyn FnMut(Event),
 ) -> Result<RaceReport, RaceError> {
     let plan = Plan::new(&spec.scenario, spec.geometry)?;
@@ -134,7 +163,11 @@ pub fn race(
         spec.cpus.clone()
     };
     let part = |me: usize| {
-        let (cpu, spin) = place(me, plan.actors.len(), &cpus);
+        let (cpu, spin) = match spec.scenario.is_staged() {
+            // Who is parked needs no CPU, and other attempts may run beside this one.
+            true => (None, Spin::Shared),
+            false => place(me, plan.actors.len(), &cpus),
+        };
         Part {
             plan: &plan,
             board: &board,
@@ -147,7 +180,7 @@ pub fn race(
             rounds: spec.limits.rounds,
             time: spec.limits.time,
             most: spec.limits.most,
-            floor: spec.scenario.evidence.floor(),
+            floor: spec.scenario.floor(),
             seed: spec.seed,
         }
     };
@@ -170,6 +203,7 @@ pub fn race(
     };
     host.crew(&board, plan.actors.len(), &body, |crew| {
         let coordinator = subjects.coordinator()?;
+        let grip = grip.map(|grip| -> &mut dyn Grip { grip });
         let lead = Lead::new(
             spec,
             &plan,
@@ -177,6 +211,7 @@ pub fn race(
             crew,
             &mut *stage,
             coordinator,
+            grip,
             on_event,
         );
         let report = lead.run();
@@ -215,6 +250,7 @@ struct Lead<'a> {
     crew: &'a mut Crew,
     stage: &'a mut dyn Stage,
     verifier: Verifier<'a>,
+    grip: Option<&'a mut dyn Grip>,
     on_event: &'a mut dyn FnMut(Event),
     began: Option<Instant>,
     evidence: Evidence,
@@ -243,6 +279,7 @@ impl<'a> Lead<'a> {
         crew: &'a mut Crew,
         stage: &'a mut dyn Stage,
         coordinator: Box<dyn Subject>,
+        grip: Option<&'a mut dyn Grip>,
         on_event: &'a mut dyn FnMut(Event),
     ) -> Lead<'a> {
         let direct = match stage.direct() {
@@ -264,6 +301,7 @@ impl<'a> Lead<'a> {
                 stage.direct(),
             ),
             stage,
+            grip,
             on_event,
             began: None,
             evidence: Evidence {
@@ -307,6 +345,7 @@ impl<'a> Lead<'a> {
         loop {
             (self.on_event)(Event::Preparing { pass });
             let mut contents = self.prepare(pass)?;
+            let on_stage = !self.plan.stage.is_empty();
             let before = self.blocks()?;
             if before.is_some() || self.plan.fills_up {
                 self.stage.fill_up(true)?;
@@ -317,6 +356,9 @@ impl<'a> Lead<'a> {
             futex::wake_all(self.board.command());
             self.began.get_or_insert_with(Instant::now);
             let before_ns = self.evidence.racing_ns;
+            if on_stage {
+                self.stage(pass, &mut contents)?;
+            }
             let end = self.await_pass(pass);
             self.gather(pass, before_ns);
             let end = end?;
@@ -332,13 +374,15 @@ impl<'a> Lead<'a> {
                 self.plan.settle(pass, round, known, &mut contents);
             }
             (self.on_event)(Event::Verifying { pass });
-            self.reuse(pass, before, &mut contents)?;
+            if !on_stage {
+                self.reuse(pass, before, &mut contents)?;
+            }
             self.verify(pass, end.rounds, &contents)?;
             self.evidence.passes += 1;
             pass += 1;
             // A generation is written once; there are only so many.
             let exhausted = self.plan.generation(pass + 1) >> GENERATION_BITS != 0;
-            if end.last || exhausted || self.over() {
+            if end.last || exhausted || on_stage || self.over() {
                 return Ok(Some(contents));
             }
         }
@@ -346,7 +390,7 @@ impl<'a> Lead<'a> {
 
     fn over(&self) -> bool {
         let limits = &self.spec.limits;
-        let enough = self.board.exercised(self.spec.scenario.evidence.floor());
+        let enough = self.board.exercised(self.spec.scenario.floor());
         let time = if enough {
             limits.time
         } else {
