@@ -192,9 +192,11 @@ fn guest(
         .map(|tool| tool.name.to_owned())
         .collect();
     tools.dedup();
+    // Held I/O goes through a FUSE-backed image.
     let mut modules: Vec<String> = plan
         .iter()
         .flat_map(|t| t.target.modules())
+        .chain(["loop", "fuse"])
         .map(str::to_owned)
         .collect();
     modules.sort_unstable();
