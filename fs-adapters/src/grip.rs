@@ -202,7 +202,7 @@ impl Grip for MountedGrip<'_> {
             let ways = ways(op).iter();
             let mut names =
                 ways.flat_map(|way| accepted(*way, self.version, self.mounted.driver()));
-            names.any(|name| *name == top)
+            names.any(|name| name == top)
         };
         // A worker of io_uring may be the one who waits.
         let tasks = observe::tasks(pid);
