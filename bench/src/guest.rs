@@ -193,7 +193,7 @@ fn guest(
         .map(|tool| tool.name.to_owned())
         .collect();
     tools.dedup();
-    let mut modules: Vec<String> = vec!["loop".to_owned()];
+    let mut modules: Vec<String> = ["loop", "fuse"].map(str::to_owned).into();
     for trial in plan
         .iter()
         .filter(|t| matches!(t.target.adapter.store(), Store::Device(_)))

@@ -2,6 +2,8 @@
 //! `adapters/` and one line in [`ADAPTERS`].
 
 use std::fmt::{self, Debug};
+use std::io;
+use std::ops::Range;
 
 use crate::adapters::{bdev, btrfs, dir, ext2, ext3, ext4, f2fs, tmpfs, xfs};
 use crate::fsck::FsckResult;
@@ -98,10 +100,26 @@ pub trait OnDevice: Debug + Sync {
     /// The least a device must hold, with room for the scenarios' files.
     fn minimum_size(&self) -> u64;
 
+    /// The parts of the device to which it writes what commits a transaction, for holding that up; `None` if
+    /// it has none or does not say where. `read` reads the device, in multiples of 4096 bytes.
+    fn commit_area(&self, _read: ReadDevice<'_>) -> io::Result<Option<Vec<Range<u64>>>> {
+        Ok(None)
+    }
+
     /// What FIEMAP's addresses are on it.
     fn addresses(&self, _profile: &Profile) -> Addresses {
         Addresses::Device
     }
+}
+
+/// Reads a device at an offset; both it and the length are multiples of 4096.
+pub type ReadDevice<'a> = &'a dyn Fn(u64, &mut [u8]) -> io::Result<()>;
+
+/// The first block of a device, with every filesystem's superblock but that of Btrfs.
+pub(crate) fn head(read: ReadDevice<'_>) -> io::Result<[u8; 4096]> {
+    let mut head = [0; 4096];
+    read(0, &mut head)?;
+    Ok(head)
 }
 
 /// What mkfs is asked for.

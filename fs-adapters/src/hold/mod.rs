@@ -7,12 +7,13 @@
 
 mod board;
 mod frames;
-mod fusectl;
+pub(crate) mod fusectl;
 mod holder;
 mod image_server;
 pub mod observe;
+pub mod place;
 mod server;
-mod throttle;
+pub(crate) mod throttle;
 mod wire;
 
 pub use frames::{Way, accepted};
