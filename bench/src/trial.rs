@@ -14,10 +14,13 @@ use punchbench_fs::folios::{FolioCounter, Folios};
 use punchbench_fs::inject::{InjectedSubjects, Injection};
 use punchbench_fs::subject::SyscallSubjects;
 use punchbench_fs::{
-    Ballast, DeviceChoice, FsckResult, Mounted, MountedGrip, Privilege, Reuse, SetUp, SetUpError, Tag, Target,
+    Ballast, DeviceChoice, FsckResult, Mounted, MountedGrip, Privilege, Reuse, SetUp, SetUpError,
+    Tag, Target,
 };
 use punchbench_race::stamp::{BACKGROUND, Stamps};
-use punchbench_race::trial::{Event, Limits, RaceReport, TrialSpec, RaceError, race, remounted, staged};
+use punchbench_race::trial::{
+    Event, Limits, RaceError, RaceReport, TrialSpec, race, remounted, staged,
+};
 use punchbench_race::verdict::verdict;
 use punchbench_race::{GripError, Host, Subjects};
 use punchbench_results::{Phase as Seen, Record, Verdict, Via, Violation, Where};
@@ -278,6 +281,11 @@ fn can_do(spec: &Spec, mounted: &Mounted) -> Result<(), Stop> {
                 word.trim_matches('"')
             )));
         }
+    }
+    if let Some(only) = &spec.scenario.only
+        && !only.holds(mounted.driver(), &spec.record.kernel)
+    {
+        return Err(Stop::Unsupported(only.why.clone()));
     }
     match mounted.reuse() {
         Reuse::Never(why) if spec.scenario.floor().reused_blocks > 0 => {

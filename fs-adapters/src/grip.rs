@@ -89,7 +89,8 @@ impl<'a> MountedGrip<'a> {
         }
         let path = &self.files[usize::from(file)];
         let opened = File::open(path).map_err(failed(&format!("open {}", path.display())))?;
-        let found = extents(opened.as_fd(), range).map_err(failed("ask where a file's blocks lie"))?;
+        let found =
+            extents(opened.as_fd(), range).map_err(failed("ask where a file's blocks lie"))?;
         let found = found.unwrap_or_default();
         if found.is_empty() {
             let why = format!("{} has no blocks there", path.display());
@@ -103,9 +104,12 @@ impl<'a> MountedGrip<'a> {
             Hold::ReadsOf { file, range } => {
                 Ok(HoldSpec::reads(self.on_device(*file, range.clone())?))
             }
-            Hold::ReadsExcept { file, range } => {
-                Ok(HoldSpec::reads_outside(self.on_device(*file, range.clone())?))
+            Hold::WritesOf { file, range } => {
+                Ok(HoldSpec::writes(self.on_device(*file, range.clone())?))
             }
+            Hold::ReadsExcept { file, range } => Ok(HoldSpec::reads_outside(
+                self.on_device(*file, range.clone())?,
+            )),
             Hold::Journal | Hold::Checkpoint | Hold::IoOf { .. } => Err(GripError::Unsupported(
                 "where that lies on the device is not known".to_owned(),
             )),
@@ -156,9 +160,11 @@ impl Grip for MountedGrip<'_> {
     fn hold(&mut self, what: &Hold, at_most: Duration) -> Result<HoldId, GripError> {
         let kept = match what {
             Hold::IoOf { pid } => Kept::Throttled(self.throttle(*pid, at_most)?),
-            Hold::ReadsOf { .. } | Hold::ReadsExcept { .. } | Hold::Journal | Hold::Checkpoint => {
-                Kept::Served(self.holder()?.hold(&self.spec(what)?, at_most)?)
-            }
+            Hold::ReadsOf { .. }
+            | Hold::WritesOf { .. }
+            | Hold::ReadsExcept { .. }
+            | Hold::Journal
+            | Hold::Checkpoint => Kept::Served(self.holder()?.hold(&self.spec(what)?, at_most)?),
         };
         let id = self.next;
         self.next += 1;
@@ -166,11 +172,7 @@ impl Grip for MountedGrip<'_> {
         Ok(id)
     }
 
-    fn await_held(
-        &mut self,
-        hold: HoldId,
-        at_most: Duration,
-    ) -> Result<Option<String>, GripError> {
+    fn await_held(&mut self, hold: HoldId, at_most: Duration) -> Result<Option<String>, GripError> {
         match self.kept.iter().find(|(id, _)| *id == hold) {
             Some((_, Kept::Served(hold))) => {
                 let held = self.holder()?.wait_held(*hold, at_most)?;
@@ -200,7 +202,7 @@ impl Grip for MountedGrip<'_> {
             let ways = ways(op).iter();
             let mut names =
                 ways.flat_map(|way| accepted(*way, self.version, self.mounted.driver()));
-            names.any(|name| *name == top)
+            names.any(|name| name == top)
         };
         // A worker of io_uring may be the one who waits.
         let tasks = observe::tasks(pid);

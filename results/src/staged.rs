@@ -147,7 +147,9 @@ impl Staged {
             (Did::Waited, Some(top)) => format!("{} waited in {top}", m.actor),
             (Did::Again, _) => format!("{} got EAGAIN", m.actor),
             (Did::Done, _) => format!("{} returned meanwhile", m.actor),
-            (Did::Blocked | Did::Waited | Did::Unseen, _) => format!("{} was not looked at", m.actor),
+            (Did::Blocked | Did::Waited | Did::Unseen, _) => {
+                format!("{} was not looked at", m.actor)
+            }
         });
         parked.chain(meanwhile).collect::<Vec<_>>().join(", ")
     }

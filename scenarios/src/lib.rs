@@ -38,5 +38,5 @@ pub use op::{
 pub use range::{Anchor, Geometry, Position, RangeError, RangeExpr, Size, Unit};
 pub use schema::schema_json;
 pub use stage::{
-    ActorArgs, ActorsArgs, Does, During, Held, HoldArgs, ParkedArgs, ReleaseArgs, Step,
+    ActorArgs, ActorsArgs, Does, During, Held, HoldArgs, Only, ParkedArgs, ReleaseArgs, Step,
 };

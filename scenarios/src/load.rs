@@ -14,10 +14,15 @@ use crate::outline::{Kind, MOST_BYTES, Node, outline};
 /// Reads a scenario from text. The origin is the file's name, for messages; if it ends in `.yaml`, the
 /// scenario must be named like it.
 pub fn load(text: &str, origin: &str) -> Result<Scenario, Diagnostics> {
-    parse(text, origin, operations_are_maps, |s: &mut Scenario, tree, origin| {
-        s.fill_in_round();
-        check::scenario(s, tree, origin)
-    })
+    parse(
+        text,
+        origin,
+        operations_are_maps,
+        |s: &mut Scenario, tree, origin| {
+            s.fill_in_round();
+            check::scenario(s, tree, origin)
+        },
+    )
 }
 
 /// Reads a scenario from bytes that may be anything.

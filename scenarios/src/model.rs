@@ -4,7 +4,7 @@ use punchbench_results::Floor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{During, Named, Op, RangeExpr, Size, Step};
+use crate::{During, Named, Only, Op, RangeExpr, Size, Step};
 
 /// One scenario: what races what, on which files, and what must hold.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -22,6 +22,9 @@ pub struct Scenario {
     /// What the target must be able to do; must name every capability that its operations need.
     #[serde(default)]
     pub needs: Vec<Capability>,
+    /// Where alone a staged scenario's steps lead to what it is about; elsewhere it is unsupported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<Only>,
     /// The files it works on, by name.
     pub files: Named<FileSpec>,
     /// What one round is, of a stress scenario. Of a staged one, whose steps stand under `stage`, the
@@ -315,7 +318,10 @@ impl Scenario {
         if !self.is_staged() || self.round != Round::default() {
             return;
         }
-        let invalidator = self.actors.iter().find(|(_, a)| a.role == Role::Invalidator);
+        let invalidator = self
+            .actors
+            .iter()
+            .find(|(_, a)| a.role == Role::Invalidator);
         let on = invalidator
             .and_then(|(_, a)| a.ops.iter().find(|op| op.invalidates())?.file())
             .unwrap_or_default()

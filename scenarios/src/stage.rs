@@ -55,6 +55,8 @@ pub struct HoldArgs {
 pub enum Held {
     /// Reads of the blocks under a range of a file, as FIEMAP tells them.
     ReadsOf(OnRange),
+    /// Writes to the blocks under a range of a file.
+    WritesOf(OnRange),
     /// Reads of anything but the blocks of a file's data.
     ReadsExcept(OnFile),
     /// All I/O of the process of one actor.
@@ -101,6 +103,29 @@ pub struct ReleaseArgs {
     pub hold: String,
 }
 
+/// Where alone the steps lead to what the scenario is about: the same steps park elsewhere, or nowhere, in
+/// another filesystem.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Only {
+    /// Globs of the drivers; none: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drivers: Vec<String>,
+    /// The kernels.
+    #[serde(default, skip_serializing_if = "Kernels::are_all")]
+    pub kernels: Kernels,
+    /// Why not elsewhere, in one sentence.
+    pub why: String,
+}
+
+impl Only {
+    /// Whether a driver on a kernel is meant.
+    pub fn holds(&self, driver: &str, kernel: &str) -> bool {
+        (self.drivers.is_empty() || self.drivers.iter().any(|g| matches_glob(g, driver)))
+            && self.kernels.contain(kernel)
+    }
+}
+
 /// What some actors must do while the operation is parked. Of the rules that fit, the first counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -123,6 +148,8 @@ pub struct During {
 pub enum Does {
     /// It waits for a lock that the operation holds, until the release.
     Blocked,
+    /// It waits until the release, for a lock or for anything else.
+    Waits,
     /// It returns before the release. For a NOWAIT read, EAGAIN is as good.
     Done,
     /// It returns with EAGAIN before the release.
@@ -136,6 +163,7 @@ impl Does {
     pub fn word(self) -> &'static str {
         match self {
             Does::Blocked => "blocked",
+            Does::Waits => "waits",
             Does::Done => "done",
             Does::Again => "again",
             Does::Any => "any",
@@ -179,6 +207,7 @@ impl Step {
             Step::Warm(on) | Step::Cool(on) | Step::Gone(on) => Some((&[], on)),
             Step::Hold(HoldArgs { what, .. }) => match what {
                 Held::ReadsOf(on) => Some((&["what", "reads_of"], on)),
+                Held::WritesOf(on) => Some((&["what", "writes_of"], on)),
                 Held::ReadsExcept(_) | Held::IoOf(_) | Held::Journal(_) | Held::Checkpoint(_) => {
                     None
                 }
@@ -197,6 +226,14 @@ impl Step {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_is_a_bound_of_drivers_and_kernels() {
+        let only: Only =
+            serde_yaml::from_str("{drivers: [ext*], kernels: {before: \"6.12\"}, why: w}").unwrap();
+        assert!(only.holds("ext4", "5.10.0-39-amd64"));
+        assert!(!only.holds("ext4", "6.12.1") && !only.holds("xfs", "5.10.0"));
+    }
 
     #[test]
     fn the_first_rule_that_fits_counts() {

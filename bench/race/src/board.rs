@@ -388,7 +388,10 @@ impl Board {
     /// is yet to come.
     pub fn times(&self, actor: usize) -> (u64, u64) {
         let at = STAGE + actor * LINE;
-        (self.word(at + 3).load(SeqCst), self.word(at + 4).load(SeqCst))
+        (
+            self.word(at + 3).load(SeqCst),
+            self.word(at + 4).load(SeqCst),
+        )
     }
 
     /// Forgets what an actor did on the last stage.

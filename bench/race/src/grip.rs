@@ -18,6 +18,13 @@ pub enum Hold {
         /// Which bytes of it.
         range: Range<u64>,
     },
+    /// Writes to the blocks under a range of a file.
+    WritesOf {
+        /// Which.
+        file: FileId,
+        /// Which bytes of it.
+        range: Range<u64>,
+    },
     /// All reads but those of the blocks under a file's data.
     ReadsExcept {
         /// Which.
@@ -68,11 +75,7 @@ pub trait Grip {
 
     /// Waits until I/O of a hold is waiting, and says which in words; `None` if none came in time, or where
     /// it cannot be told.
-    fn await_held(
-        &mut self,
-        hold: HoldId,
-        at_most: Duration,
-    ) -> Result<Option<String>, GripError>;
+    fn await_held(&mut self, hold: HoldId, at_most: Duration) -> Result<Option<String>, GripError>;
 
     /// Lets it go on.
     fn release(&mut self, hold: HoldId) -> Result<(), GripError>;

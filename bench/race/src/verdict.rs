@@ -56,10 +56,9 @@ pub fn verdict(
         return (Verdict::Error, what);
     }
     let lacking = match &evidence.staged {
-        Some(staged) => staged
-            .lacking
-            .clone()
-            .or_else(|| reused_or_evicted(evidence, spec.reused_blocks.unwrap_or(0), cache_is_store)),
+        Some(staged) => staged.lacking.clone().or_else(|| {
+            reused_or_evicted(evidence, spec.reused_blocks.unwrap_or(0), cache_is_store)
+        }),
         None => lacking(evidence, spec.floor(), spec, cache_is_store),
     };
     match (lacking, &evidence.staged) {

@@ -97,7 +97,11 @@ impl<'a> Verifier<'a> {
             if outcome.errno != 0 || outcome.bytes == 0 {
                 let error = std::io::Error::from_raw_os_error(outcome.errno);
                 let on = format!("file {file} at {at}");
-                return Err(SubjectError { what: "read", on, error });
+                return Err(SubjectError {
+                    what: "read",
+                    on,
+                    error,
+                });
             }
             at += outcome.bytes;
         }

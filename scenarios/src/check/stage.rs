@@ -31,7 +31,9 @@ impl Checker<'_> {
                 &[],
                 "missing key `round`",
                 "here",
-                help("say what one round is; or under `stage` what is held, and who is started when"),
+                help(
+                    "say what one round is; or under `stage` what is held, and who is started when",
+                ),
             ),
             (true, false) | (false, true) => {}
         }
@@ -42,13 +44,23 @@ impl Checker<'_> {
 
     /// What makes no sense without steps.
     fn nothing_staged(&mut self) {
+        if self.s.only.is_some() {
+            let message = "`only` is about a staged scenario, and this has no `stage`";
+            self.at_key(
+                &["only"],
+                message,
+                "here",
+                Some("name what it needs under `needs`".to_owned()),
+            );
+        }
         if !self.s.expect.during.is_empty() {
             let message = "`during` is about a staged scenario, and this has no `stage`";
             self.at_key(&["expect", "during"], message, "here", None);
         }
         for (name, actor) in self.s.actors.iter() {
             if actor.role == Role::Helper {
-                let message = "a helper sets the scene of a staged scenario, and this has no `stage`";
+                let message =
+                    "a helper sets the scene of a staged scenario, and this has no `stage`";
                 self.at(&["actors", name, "role"], message, "here", None);
             }
         }
@@ -83,6 +95,9 @@ impl Checker<'_> {
                     match what {
                         Held::ReadsOf(on) => {
                             self.known_file(&below(&["what", "reads_of", "file"]), &on.file);
+                        }
+                        Held::WritesOf(on) => {
+                            self.known_file(&below(&["what", "writes_of", "file"]), &on.file);
                         }
                         Held::ReadsExcept(on) => {
                             self.known_file(&below(&["what", "reads_except", "file"]), &on.file);
@@ -134,7 +149,12 @@ impl Checker<'_> {
         }
         for name in held {
             let help = Some(format!("add `- release: {{hold: {name}}}`"));
-            self.at_key(&["stage"], format!("`{name}` is never released"), "here", help);
+            self.at_key(
+                &["stage"],
+                format!("`{name}` is never released"),
+                "here",
+                help,
+            );
         }
         self.takers(&started);
         self.rules();
@@ -180,7 +200,8 @@ impl Checker<'_> {
         }
         if s.evidence.overlapped.is_some() || s.evidence.filled.is_some() {
             let message = "a staged scenario has no rounds to count";
-            let help = Some("what proves it is who was seen blocked: `expect: {during: …}`".to_owned());
+            let help =
+                Some("what proves it is who was seen blocked: `expect: {during: …}`".to_owned());
             self.at_key(&["evidence"], message, "here", help);
         }
     }

@@ -7,11 +7,27 @@ use crate::{Actor, Does, During, Held, Kernels, OnRange, Op, Scenario, Step};
 
 /// The steps, numbered, in the order in which they are taken.
 pub(super) fn steps(out: &mut String, s: &Scenario) {
+    if let Some(only) = &s.only {
+        let mut text = "Only".to_owned();
+        if !only.drivers.is_empty() {
+            _ = write!(text, " on {}", only.drivers.join(" and "));
+        }
+        bounds(&mut text, only.kernels);
+        paragraph(out, "    ", &format!("{text}: {}", only.why));
+    }
     for (i, step) in s.stage.iter().enumerate() {
-        paragraph(out, &format!("    {:>2}. ", i + 1), &format!("{}.", words(s, step)));
+        paragraph(
+            out,
+            &format!("    {:>2}. ", i + 1),
+            &format!("{}.", words(s, step)),
+        );
     }
     let end = s.stage.len() + 1;
-    paragraph(out, &format!("    {end:>2}. "), "All have returned: everything is judged.");
+    paragraph(
+        out,
+        &format!("    {end:>2}. "),
+        "All have returned: everything is judged.",
+    );
 }
 
 fn words(s: &Scenario, step: &Step) -> String {
@@ -25,6 +41,7 @@ fn words(s: &Scenario, step: &Step) -> String {
         Step::Hold(args) => {
             let what = match &args.what {
                 Held::ReadsOf(on) => format!("reads of the blocks of {}", range(on)),
+                Held::WritesOf(on) => format!("writes to the blocks of {}", range(on)),
                 Held::ReadsExcept(on) => {
                     format!("all reads but those of the data of `{}`", on.file)
                 }
@@ -72,7 +89,11 @@ fn words(s: &Scenario, step: &Step) -> String {
 /// What is expected of everybody while the operation is parked.
 pub(super) fn meanwhile(out: &mut String, s: &Scenario) {
     if s.expect.during.is_empty() {
-        paragraph(out, "    ", "Nothing is expected of anybody; what each does is told.");
+        paragraph(
+            out,
+            "    ",
+            "Nothing is expected of anybody; what each does is told.",
+        );
     }
     for rule in &s.expect.during {
         paragraph(out, "    ", &expected(rule));
@@ -82,6 +103,7 @@ pub(super) fn meanwhile(out: &mut String, s: &Scenario) {
 fn expected(rule: &During) -> String {
     let does = match rule.does {
         Does::Blocked => "must be blocked by a lock until the release",
+        Does::Waits => "must wait, for a lock or for anything else, until the release",
         Does::Done => "must return before the release",
         Does::Again => "must return with EAGAIN before the release",
         Does::Any => "may be blocked or return",
@@ -90,14 +112,17 @@ fn expected(rule: &During) -> String {
     if !rule.drivers.is_empty() {
         _ = write!(text, ", on {}", rule.drivers.join(" and "));
     }
-    let Kernels { from, before } = rule.kernels;
-    if let Some(from) = from {
+    bounds(&mut text, rule.kernels);
+    text + "."
+}
+
+fn bounds(text: &mut String, kernels: Kernels) {
+    if let Some(from) = kernels.from {
         _ = write!(text, ", from Linux {from} on");
     }
-    if let Some(before) = before {
+    if let Some(before) = kernels.before {
         _ = write!(text, ", before Linux {before}");
     }
-    text + "."
 }
 
 /// What one attempt needs to decide anything.

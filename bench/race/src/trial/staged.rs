@@ -178,6 +178,10 @@ impl Lead<'_> {
                 let (file, range) = self.range(on);
                 Hold::ReadsOf { file, range }
             }
+            Held::WritesOf(on) => {
+                let (file, range) = self.range(on);
+                Hold::WritesOf { file, range }
+            }
             Held::ReadsExcept(on) => {
                 let (file, size) = self.file(&on.file);
                 Hold::ReadsExcept {
@@ -223,8 +227,12 @@ impl Lead<'_> {
     fn warm(&mut self, on: &OnRange) -> Result<Option<String>, RaceError> {
         let (file, range) = self.range(on);
         let resident = self.verifier.warm(file, range)?;
-        Ok((resident == Some(false))
-            .then(|| format!("`{}` of {} would not stay in the page cache", on.range, on.file)))
+        Ok((resident == Some(false)).then(|| {
+            format!(
+                "`{}` of {} would not stay in the page cache",
+                on.range, on.file
+            )
+        }))
     }
 
     fn cool(&mut self, on: &OnRange) -> Result<Option<String>, RaceError> {
@@ -395,7 +403,10 @@ impl Lead<'_> {
 
     fn did(&self, on: &OnStage, actor: usize) -> Did {
         const EAGAIN: i32 = nix::errno::Errno::EAGAIN as i32;
-        match (self.board.await_return(actor, Duration::ZERO), &on.seen[actor]) {
+        match (
+            self.board.await_return(actor, Duration::ZERO),
+            &on.seen[actor],
+        ) {
             (Some(EAGAIN), _) => Did::Again,
             (Some(_), _) => Did::Done,
             (None, Some(seen)) if seen.asleep.by_lock && seen.since.elapsed() >= APART => {
@@ -423,7 +434,9 @@ impl Lead<'_> {
             let actor = self.actor(&was.actor);
             self.look(on, actor)?;
             let did = self.did(on, actor);
-            let since = on.seen[actor].as_ref().map_or(Duration::ZERO, |s| s.since.elapsed());
+            let since = on.seen[actor]
+                .as_ref()
+                .map_or(Duration::ZERO, |s| s.since.elapsed());
             let entry = &mut on.record.meanwhile[at];
             entry.did = did;
             if did == Did::Blocked {
@@ -470,8 +483,9 @@ impl Lead<'_> {
     /// What the attempt lacks to prove anything, and who waited where it must not.
     fn conclude(&mut self, pass: u64, on: &mut OnStage) {
         let mut lacking = None;
-        let needs_proof = |m: &&Meanwhile| m.expected == Does::Blocked.word();
-        if on.record.gone == Some(false) && on.record.meanwhile.iter().any(|m| needs_proof(&m)) {
+        let (by_lock, waits) = (Does::Blocked.word(), Does::Waits.word());
+        let must_wait = |m: &Meanwhile| m.expected == by_lock || m.expected == waits;
+        if on.record.gone == Some(false) && on.record.meanwhile.iter().any(must_wait) {
             lacking = Some(
                 "the pages were still in the page cache: it was not parked inside its critical section"
                     .to_owned(),
@@ -489,13 +503,14 @@ impl Lead<'_> {
                     .evidence
                     .blocked
                     .push(format!("{} asleep in {top}", m.actor)),
-                Did::Done | Did::Again if needs_proof(&&m) => {
+                Did::Done | Did::Again if must_wait(&m) => {
                     lacking.get_or_insert(format!(
-                        "{} returned while the operation was parked, with nothing illegal seen: that proves neither",
+                        "{} returned while the operation was parked, with data that was legal then: that proves neither",
                         m.actor
                     ));
                 }
-                Did::Waited | Did::Unseen if needs_proof(&&m) => {
+                Did::Waited if m.expected == waits => {}
+                Did::Waited | Did::Unseen if must_wait(&m) => {
                     lacking.get_or_insert(format!(
                         "{} was not seen blocked by a lock, but in {top}",
                         m.actor
@@ -506,7 +521,12 @@ impl Lead<'_> {
             let other = m.expected == Does::Done.word() && m.did == Did::Blocked && !may_not_wait
                 || m.expected == Does::Again.word() && m.did == Did::Done;
             if other {
-                let note = format!("{} was expected to be {}, and was {}", m.actor, m.expected, m.did.word());
+                let note = format!(
+                    "{} was expected to be {}, and was {}",
+                    m.actor,
+                    m.expected,
+                    m.did.word()
+                );
                 self.evidence.notes.push(note);
             }
         }
