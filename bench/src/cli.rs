@@ -34,6 +34,8 @@ pub enum Command {
     },
     /// Say what this machine can run, and what would help
     Doctor(JsonArgs),
+    /// Explore all interleavings of scenarios on the reference, under each locking policy
+    Explore(ExploreArgs),
     /// List, fetch or remove the kernels for `run --kernel debian:SUITE`
     #[command(subcommand)]
     Kernel(KernelCommand),
@@ -57,6 +59,32 @@ pub enum Command {
         /// Where it is mounted
         mounted: PathBuf,
     },
+}
+
+/// The options of `explore`.
+#[derive(Debug, Clone, Args)]
+pub struct ExploreArgs {
+    /// Scenarios or hazards of the model by name, glob or file [default: all]
+    #[arg(value_delimiter = ',', long, value_name = "GLOB")]
+    pub scenario: Vec<String>,
+    /// Locking policies by name, glob or file [default: all]
+    #[arg(value_delimiter = ',', long, value_name = "NAME|FILE")]
+    pub policy: Vec<String>,
+    /// Draw the shortest counterexample of each cell; otherwise up to three cells are drawn
+    #[arg(long)]
+    pub diagram: bool,
+    /// Draw the counterexample of a token again, such as `v1:punch-read-reuse:none:…`
+    #[arg(long, value_name = "TOKEN", conflicts_with = "scenario")]
+    pub replay: Option<String>,
+    /// States to visit at most, in each cell
+    #[arg(long, value_name = "N", default_value_t = 20_000_000)]
+    pub states: usize,
+    /// Seconds to explore at most, in each cell
+    #[arg(long, value_name = "S", value_parser = seconds, default_value = "60")]
+    pub seconds: f64,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What to do with the fetched kernels.

@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         Command::Check { files } => Ok(command::check::run(&files)),
         Command::Explain { scenario } => command::explain::run(&scenario),
         Command::Doctor(args) => command::doctor::run(args.json),
+        Command::Explore(args) => command::explore::run(&args),
         Command::Kernel(command) => command::kernel::run(&command),
         Command::Schema { of } => Ok(command::schema::run(of)),
         Command::Trial => return trial::main(),

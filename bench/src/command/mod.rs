@@ -3,6 +3,7 @@
 pub mod check;
 pub mod doctor;
 pub mod explain;
+pub mod explore;
 pub mod kernel;
 pub mod list;
 pub mod run;
