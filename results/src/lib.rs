@@ -5,6 +5,7 @@
 //! whatever happens to the runner.
 
 mod across;
+pub mod compare;
 pub mod evidence;
 pub mod exit_code;
 pub mod explain_failure;
@@ -16,16 +17,20 @@ pub mod notes;
 pub mod rate;
 pub mod record;
 pub mod schema;
+pub mod source;
 pub mod table;
+mod table_file;
 pub mod terminal;
 mod text;
 pub mod verdict;
 
+pub use compare::Comparison;
 pub use evidence::{Contact, Evidence, FillerEvidence, Floor, Placement};
 pub use explain_failure::explain_failure;
 pub use export::{Exporter, Style, exporter, exporters};
-pub use journal::{Journal, JournalError, read_records};
+pub use journal::{Journal, JournalError, read_records, salvage_records};
 pub use record::{Answer, Confirmation, Phase, Record, SCHEMA_VERSION, Via, Violation};
 pub use schema::record_schema_json;
+pub use source::{Source, SourceError};
 pub use table::Summary;
 pub use verdict::{Expectation, Verdict, Where};
