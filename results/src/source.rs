@@ -82,6 +82,13 @@ impl Source {
         }
     }
 
+    /// Reads several, each in a thread of its own, a few at a time.
+    pub fn read_all(paths: &[PathBuf]) -> Result<Vec<Source>, SourceError> {
+        in_parallel(paths, |path| Source::read(path))
+            .into_iter()
+            .collect()
+    }
+
     fn of_records(name: String, salvaged: Salvaged) -> Source {
         let mut problems = salvaged.problems;
         let good = salvaged.records.len();
@@ -148,4 +155,24 @@ impl Source {
             }
         }
     }
+}
+
+/// `work` on each item, in as many threads as there are CPUs; results in the order of the items.
+pub(crate) fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let share = items.len().div_ceil(threads).max(1);
+    let work = &work;
+    std::thread::scope(|scope| {
+        let shares = items.chunks(share);
+        let running: Vec<_> = shares
+            .map(|share| scope.spawn(move || share.iter().map(work).collect::<Vec<R>>()))
+            .collect();
+        let done = running.into_iter();
+        done.flat_map(|thread| {
+            thread
+                .join()
+                .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+        .collect()
+    })
 }

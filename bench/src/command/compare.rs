@@ -17,11 +17,7 @@ pub fn run(args: &CompareArgs) -> anyhow::Result<u8> {
             "compare needs two runs at least: the last is held against those before it".to_owned()
         ));
     }
-    let mut sources = Vec::new();
-    for path in &args.runs {
-        let source = Source::read(path).map_err(|e| PlanError::Words(e.to_string()))?;
-        sources.push(source);
-    }
+    let sources = Source::read_all(&args.runs).map_err(|e| PlanError::Words(e.to_string()))?;
     let options = Options {
         partial: args.partial,
     };

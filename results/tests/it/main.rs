@@ -3,7 +3,9 @@
 mod compare;
 mod exit_codes;
 mod golden;
+mod history;
 mod journal;
+mod merge;
 mod reports;
 mod samples;
 mod schema;
