@@ -36,6 +36,8 @@ pub enum Command {
     Doctor(JsonArgs),
     /// Explore all interleavings of scenarios on the reference, under each locking policy
     Explore(ExploreArgs),
+    /// Say what changed from earlier runs to the last one, and fail if it got worse
+    Compare(CompareArgs),
     /// List, fetch or remove the kernels for `run --kernel debian:SUITE`
     #[command(subcommand)]
     Kernel(KernelCommand),
@@ -118,6 +120,34 @@ pub struct JsonArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// The options of `compare`.
+#[derive(Debug, Clone, Args)]
+pub struct CompareArgs {
+    /// Runs in the order of time, at least two: run directories, record files, or tables (.md)
+    #[arg(required = true, value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+    /// The last run covers a part on purpose: what it has no record of is no loss
+    #[arg(long)]
+    pub partial: bool,
+    /// How to print it
+    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
+    pub format: CompareFormat,
+    /// Print JSON
+    #[arg(long, conflicts_with = "format")]
+    pub json: bool,
+}
+
+/// The forms of a comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum CompareFormat {
+    /// For a terminal
+    Text,
+    /// For a page
+    Markdown,
+    /// For programs
+    Json,
 }
 
 /// A schema that can be printed.

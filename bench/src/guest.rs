@@ -10,12 +10,13 @@ use punchbench_fs::Target;
 use punchbench_guest::init::RECORDS_PATH;
 use punchbench_guest::{GuestRun, Kernel, KernelSpec, News};
 use punchbench_results::Record;
+use punchbench_results::record::trial_on;
 
 use crate::blank;
 use crate::cli::RunArgs;
 use crate::guest_end::{not_recorded, outcome_lines, ran_something, replay_on};
 use crate::guest_gaps::Gaps;
-use crate::outdir::{self, OutDir};
+use crate::outdir::OutDir;
 use crate::plan::{self, Racing, Trial};
 use crate::progress::Reporter;
 use crate::supervisor::{End, Signals};
@@ -231,7 +232,7 @@ fn take_in(
         gaps.judge(&target, &mut record);
         blank::judge_expectation(&mut record);
     }
-    record.trial = outdir::id_on(&record.trial, Some(kernel));
+    record.trial = trial_on(&record.trial, Some(kernel));
     record.replay = replay_on(&record.replay, kernel, memory);
     // Paths in the guest are gone with it.
     record.artefacts.clear();

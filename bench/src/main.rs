@@ -12,6 +12,7 @@ mod guest_gaps;
 mod outdir;
 mod plan;
 mod progress;
+mod screen;
 mod supervisor;
 mod trial;
 mod watchdog;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Command::Explain { scenario } => command::explain::run(&scenario),
         Command::Doctor(args) => command::doctor::run(args.json),
         Command::Explore(args) => command::explore::run(&args),
+        Command::Compare(args) => command::compare::run(&args),
         Command::Kernel(command) => command::kernel::run(&command),
         Command::Schema { of } => Ok(command::schema::run(of)),
         Command::Trial => return trial::main(),

@@ -66,6 +66,9 @@ pub enum PlanError {
     /// `dir` needs to know which directory.
     #[error("the target `dir` is the directory given with --in DIR")]
     NoDirectory,
+    /// Whatever else on the command line, or in a file named there, cannot be used.
+    #[error("{0}")]
+    Words(String),
     /// Options that contradict each other.
     #[error("{0} does not go with {1}: {2}")]
     Contradiction(String, &'static str, &'static str),

@@ -11,7 +11,7 @@ use punchbench_fs::tools::FOR_GUESTS;
 use punchbench_fs::tools::Tool;
 use punchbench_fs::{Privilege, Target, sweep};
 use punchbench_results::{
-    Expectation, Record, Style, Summary, Verdict, exit_code, explain_failure, exporter,
+    Expectation, Record, Style, Verdict, exit_code, explain_failure, exporter,
 };
 
 use crate::cli::RunArgs;
@@ -19,6 +19,7 @@ use crate::guest;
 use crate::outdir::OutDir;
 use crate::plan::{PlanError, Trial};
 use crate::progress::Reporter;
+use crate::screen;
 use crate::supervisor::{self, End, Signals};
 
 /// Failures explained in full; the records have the others.
@@ -132,10 +133,9 @@ fn required(args: &RunArgs) -> Result<Vec<Target>, PlanError> {
 
 fn report(args: &RunArgs, out: &OutDir, end: End, required: &[Target]) -> anyhow::Result<u8> {
     let records = &out.records;
-    let summary = Summary::new(records);
     let render = |format: &str, style| {
         exporter(format, style)
-            .map(|e| e.render(&summary))
+            .map(|e| e.render(records))
             .unwrap_or_default()
     };
     let table = out.path.join("table.md");
@@ -145,7 +145,7 @@ fn report(args: &RunArgs, out: &OutDir, end: End, required: &[Target]) -> anyhow
         print!("{}", render("json", Style::default()));
     } else {
         let style = Style {
-            width: width(),
+            width: screen::width(),
             color: stdout().is_terminal(),
         };
         print!("{}", render("terminal", style));
@@ -224,13 +224,4 @@ fn on_devices() -> String {
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join(", ")
-}
-
-/// Columns of standard output, as far as they can be told without asking the terminal itself.
-fn width() -> usize {
-    std::env::var("COLUMNS")
-        .ok()
-        .and_then(|c| c.parse().ok())
-        .filter(|w| (40..=500).contains(w))
-        .unwrap_or(100)
 }
