@@ -269,6 +269,9 @@ fn can_do(spec: &Spec, mounted: &Mounted) -> Result<(), Stop> {
             )));
         }
     }
+    mounted
+        .can_fill(&spec.scenario)
+        .map_err(Stop::Unsupported)?;
     match mounted.reuse() {
         Reuse::Never(why) if spec.scenario.evidence.floor().reused_blocks > 0 => {
             Err(Stop::Unsupported(format!(

@@ -12,6 +12,7 @@ use punchbench_sys::loopdev::LoopDevice;
 use tempfile::TempDir;
 
 use crate::devices::DeviceFile;
+use crate::hold::{Holder, ImageServer};
 use crate::mounted::Mounted;
 use crate::set_up::{SetUpError, open_uncached};
 
@@ -25,6 +26,8 @@ pub(crate) enum Home {
     Loop {
         discard: DiscardOff,
         device: LoopDevice,
+        /// Between the device and the image, to hold I/O; ends when the device has gone.
+        server: Option<ImageServer>,
         image: File,
         size: u64,
         _nodes: TempDir,
@@ -55,6 +58,15 @@ impl Home {
         }
     }
 
+    /// What holds chosen I/O of the device, if it was set up so.
+    pub fn holder(&self) -> Option<&dyn Holder> {
+        match self {
+            Home::Loop { server, .. } => server.as_ref().map(|server| server as &dyn Holder),
+            Home::Layer(below) => below.home().holder(),
+            Home::Device { .. } | Home::FileIsDevice(_) | Home::Memory | Home::Directory => None,
+        }
+    }
+
     /// Whether the device itself was seen to have discard off.
     pub fn discard_off(&self) -> bool {
         match self {
@@ -68,7 +80,7 @@ impl Home {
     /// Offset and length in multiples of 4096.
     pub fn read_at(&self, at: u64, buf: &mut [u8]) -> Option<io::Result<()>> {
         match self {
-            // The loop driver writes through this very file, so its page cache is the medium.
+            // The loop driver, or the server, writes through this very file, so its page cache is the medium.
             Home::Loop { image, .. } => Some(image.read_exact_at(buf, at)),
             Home::Device { device, .. } => Some(read_direct(&device.path, at, buf)),
             Home::Layer(below) => below.home().read_at(at, buf),

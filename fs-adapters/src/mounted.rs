@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use punchbench_scenarios::{Capability, Content, Scenario};
+use punchbench_scenarios::{Actor, Capability, Content, Op, Role, Scenario};
 use punchbench_sys::mount;
 use tempfile::TempDir;
 
@@ -13,6 +13,7 @@ use crate::adapter::{Addresses, Store, Target};
 use crate::devices::DeviceFile;
 use crate::discard;
 use crate::fsck::FsckResult;
+use crate::hold::Holder;
 use crate::home::Home;
 use crate::mount_point::MountPoint;
 use crate::probe::{Abilities, Medium, Place};
@@ -282,6 +283,19 @@ impl Mounted {
         self.abilities.of(capability)
     }
 
+    /// Whether every filler of a scenario can bring something in here: without a page cache, only what maps can.
+    pub fn can_fill(&self, scenario: &Scenario) -> Result<(), String> {
+        let maps = |actor: &Actor| actor.ops.iter().any(Op::maps);
+        let mut fillers = scenario.actors.iter().filter(|(_, a)| a.role == Role::Filler);
+        match fillers.find(|(_, actor)| self.target.profile.is_dax() && !maps(actor)) {
+            Some((name, _)) => Err(format!(
+                "{} has no page cache for the {name} to fill: only mappings are raced",
+                self.target
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// What is worth keeping in the record.
     pub fn facts(&self) -> &[String] {
         &self.facts
@@ -342,6 +356,11 @@ impl Mounted {
     /// The device's node.
     pub fn device_path(&self) -> Option<&Path> {
         self.home.device().map(|(path, _)| path)
+    }
+
+    /// What holds chosen I/O of the device; there is one only if [`SetUp::hold`] asked for it.
+    pub fn holder(&self) -> Option<&dyn Holder> {
+        self.home.holder()
     }
 
     /// Whether extents' addresses are places on the medium that [`Mounted::read_medium`] can look at.
