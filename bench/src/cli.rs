@@ -50,9 +50,6 @@ pub enum Command {
     /// One trial, in the namespaces that the runner made for it
     #[command(hide = true, name = TRIAL)]
     Trial,
-    /// The server of a trial's image, which holds I/O for it
-    #[command(hide = true, name = punchbench_fs::hold::SERVE_IMAGE)]
-    ServeImage,
     /// Serves a directory to a FUSE mount, until that is unmounted
     #[command(hide = true, name = fuse::SERVER)]
     FuseServer {
@@ -61,6 +58,30 @@ pub enum Command {
         /// Where it is mounted
         mounted: PathBuf,
     },
+    /// The server of a trial's image, which holds I/O for it
+    #[command(hide = true, name = punchbench_fs::hold::SERVE_IMAGE)]
+    ServeImage,
+}
+
+impl Command {
+    /// Whether it does nothing but say something, so that it may end when nobody listens any more.
+    pub fn only_prints(&self) -> bool {
+        match self {
+            Command::List(_)
+            | Command::Check { .. }
+            | Command::Explain { .. }
+            | Command::Doctor(_)
+            | Command::Schema { .. }
+            | Command::Explore(_)
+            | Command::Compare(_)
+            | Command::Kernel(KernelCommand::List(_)) => true,
+            Command::Run(_)
+            | Command::Kernel(KernelCommand::Fetch { .. } | KernelCommand::Remove { .. })
+            | Command::Trial
+            | Command::FuseServer { .. }
+            | Command::ServeImage => false,
+        }
+    }
 }
 
 /// The options of `explore`.

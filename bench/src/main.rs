@@ -23,6 +23,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use punchbench_fs::adapters::fuse;
 use punchbench_results::exit_code;
+use punchbench_sys::process::end_on_broken_pipe;
 
 use cli::{Cli, Command};
 
@@ -34,7 +35,12 @@ fn main() -> ExitCode {
     if !is_trial && punchbench_guest::init::is_guest_init() {
         punchbench_guest::init::run();
     }
-    let result = match Cli::parse().command {
+    let command = Cli::parse().command;
+    if command.only_prints() {
+        // `| head` is no reason to complain; should this fail, it complains.
+        let _ = end_on_broken_pipe();
+    }
+    let result = match command {
         Command::Run(args) => command::run::run(&args),
         Command::List(args) => command::list::run(args.json),
         Command::Check { files } => Ok(command::check::run(&files)),
@@ -45,10 +51,10 @@ fn main() -> ExitCode {
         Command::Kernel(command) => command::kernel::run(&command),
         Command::Schema { of } => Ok(command::schema::run(of)),
         Command::Trial => return trial::main(),
-        Command::ServeImage => punchbench_fs::hold::serve()
+        Command::FuseServer { below, mounted } => fuse::serve(&below, &mounted)
             .map(|()| exit_code::EXPECTED)
             .map_err(Into::into),
-        Command::FuseServer { below, mounted } => fuse::serve(&below, &mounted)
+        Command::ServeImage => punchbench_fs::hold::serve()
             .map(|()| exit_code::EXPECTED)
             .map_err(Into::into),
     };

@@ -1,6 +1,8 @@
 //! The plan: every scenario on every target, as often as asked, in an order and with seeds that depend on
 //! nothing but what the user typed.
 
+use std::path::Path;
+
 use punchbench_fs::adapter::{Store, Target, TargetError};
 use punchbench_scenarios::{Scenario, catalog, load_file, matches_glob};
 use rand_xoshiro::SplitMix64;
@@ -35,6 +37,15 @@ pub struct Trial {
     pub nonce: u64,
     /// The command that runs exactly this trial again.
     pub replay: String,
+    /// What names its scenario alone: its name, or its file's path.
+    typed: String,
+}
+
+impl Trial {
+    /// The scenario's file, where it is none of the built-in ones.
+    pub fn scenario_file(&self) -> Option<&Path> {
+        self.typed.ends_with(".yaml").then(|| Path::new(&self.typed))
+    }
 }
 
 /// How long a trial races.
@@ -159,6 +170,7 @@ fn trial(args: &RunArgs, scenario: &Scenario, typed: &str, target: Target, seed:
         data_seed,
         nonce: derive(data_seed, "stamps"),
         replay,
+        typed: typed.to_owned(),
     }
 }
 

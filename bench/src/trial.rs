@@ -287,6 +287,9 @@ fn can_do(spec: &Spec, mounted: &Mounted) -> Result<(), Stop> {
     {
         return Err(Stop::Unsupported(only.why.clone()));
     }
+    mounted
+        .can_fill(&spec.scenario)
+        .map_err(Stop::Unsupported)?;
     match mounted.reuse() {
         Reuse::Never(why) if spec.scenario.floor().reused_blocks > 0 => {
             Err(Stop::Unsupported(format!(

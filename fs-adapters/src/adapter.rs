@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::adapters::{bdev, btrfs, dir, ext2, ext3, ext4, f2fs, fuse, gfs2, ocfs2, overlay, tmpfs, xfs};
 use crate::fsck::FsckResult;
+use crate::pmem;
 use crate::profile::{BASE, Profile, ProfileError, Seen};
 use crate::reuse::Reuse;
 use crate::set_up::SetUpError;
@@ -282,6 +283,7 @@ impl Target {
     pub fn modules(&self) -> Vec<&'static str> {
         let own = self.adapter.drivers().iter().copied();
         match self.adapter.store() {
+            Store::Device(_) if self.profile.is_dax() => own.chain(pmem::MODULES).collect(),
             Store::Device(_) => own.chain(["loop"]).collect(),
             Store::Stacked(layer) => own.chain(layer.below(self.profile).modules()).collect(),
             Store::FileIsDevice => vec!["loop"],

@@ -18,6 +18,7 @@ pub mod install;
 pub mod kernel;
 mod mount_point;
 pub mod mounted;
+pub mod pmem;
 mod probe;
 pub mod profile;
 pub mod reuse;

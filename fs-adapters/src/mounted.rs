@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use punchbench_scenarios::{Capability, Content, Scenario};
+use punchbench_scenarios::{Actor, Capability, Content, Op, Role, Scenario};
 use punchbench_sys::mount;
 use tempfile::TempDir;
 
@@ -281,6 +281,19 @@ impl Mounted {
     /// Whether an operation works here, else why not.
     pub fn capability(&self, capability: Capability) -> Result<(), &str> {
         self.abilities.of(capability)
+    }
+
+    /// Whether every filler of a scenario can bring something in here: without a page cache, only what maps can.
+    pub fn can_fill(&self, scenario: &Scenario) -> Result<(), String> {
+        let maps = |actor: &Actor| actor.ops.iter().any(Op::maps);
+        let mut fillers = scenario.actors.iter().filter(|(_, a)| a.role == Role::Filler);
+        match fillers.find(|(_, actor)| self.target.profile.is_dax() && !maps(actor)) {
+            Some((name, _)) => Err(format!(
+                "{} has no page cache for the {name} to fill: only mappings are raced",
+                self.target
+            )),
+            None => Ok(()),
+        }
     }
 
     /// What is worth keeping in the record.

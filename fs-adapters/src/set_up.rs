@@ -18,6 +18,7 @@ use crate::image::{self, Background, Prefer};
 use crate::kernel::{self, Support};
 use crate::mount_point::{MountPoint, What};
 use crate::mounted::Mounted;
+use crate::pmem;
 use crate::profile::ProfileError;
 use crate::tag::Tag;
 use crate::tools::Version;
@@ -186,8 +187,10 @@ impl Target {
                         tool.hint(),
                     ));
                 }
-                if env.device.is_none() {
-                    check_loop()?;
+                match env.device {
+                    None if self.profile.is_dax() => drop(pmem::find()?),
+                    None => check_loop()?,
+                    Some(_) => {}
                 }
                 self.adapter.check(self.profile)
             }
@@ -248,6 +251,13 @@ impl Target {
         let mut facts = Vec::new();
         let home = match env.device {
             Some(choice) => real_device(on_device, choice, env, &mut facts)?,
+            None if self.profile.is_dax() => {
+                let choice = DeviceChoice {
+                    path: pmem::find()?,
+                    insist: false,
+                };
+                real_device(on_device, &choice, env, &mut facts)?
+            }
             None => loop_device(on_device, env, &mut facts)?,
         };
         let (path, size) = home

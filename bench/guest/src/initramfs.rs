@@ -80,6 +80,8 @@ pub(crate) struct Contents<'a> {
     pub(crate) argv: &'a [String],
     /// Names of programs.
     pub(crate) tools: &'a [String],
+    /// Below the root, and what is in them.
+    pub(crate) files: &'a [(String, Vec<u8>)],
     pub(crate) modules: &'a [Module],
 }
 
@@ -106,6 +108,9 @@ impl Contents<'_> {
         pack.libraries(self.program)?;
         let program = fs::read(self.program).context("read", self.program)?;
         pack.put(PROGRAM_PATH, 0o755, &loaded_part(program))?;
+        for (name, data) in self.files {
+            pack.put(name, 0o644, data)?;
+        }
         let modules = pack.modules(self.modules, &mut left_out.modules)?;
         let orders = Orders {
             argv: self.argv.to_vec(),
@@ -329,6 +334,7 @@ mod tests {
             program: Path::new("/bin/sh"),
             argv: &[],
             tools: &["no-such-tool".to_owned(), "sh".to_owned()],
+            files: &[("/a-file".to_owned(), b"what it holds".to_vec())],
             modules: &modules,
         }
         .write(out.as_file())
@@ -342,6 +348,7 @@ mod tests {
         assert!(gone.required && gone.name == "gone" && gone.error.contains("gone.ko"));
         let packed = fs::read(out.path()).expect("read");
         let text = String::from_utf8_lossy(&packed);
+        assert!(text.contains("a-file\0") && text.contains("what it holds"));
         assert!(text.contains("the module's bytes") && !text.contains("modules/gone.ko"));
     }
 

@@ -40,8 +40,12 @@ pub struct GuestRun {
     pub argv: Vec<String>,
     /// Programs of the host to take along, such as `mkfs.ext4`.
     pub tools: Vec<String>,
+    /// Files to put into the guest: where, and what they hold.
+    pub files: Vec<(String, Vec<u8>)>,
     /// Modules (names or aliases) to load, with all they need.
     pub modules: Vec<String>,
+    /// Persistent memory beside the guest's memory, in MiB; a machine under QEMU can have it.
+    pub pmem_mib: u32,
     /// The guest's memory, which holds the images too.
     pub memory_mib: u32,
     /// The guest's CPUs.
@@ -168,6 +172,7 @@ impl GuestRun {
             program: &self.program,
             argv: &self.argv,
             tools: &self.tools,
+            files: &self.files,
             modules: &closure.load,
         };
         let left_out = contents.write(&initramfs)?;
@@ -212,6 +217,7 @@ impl GuestRun {
             },
             initramfs: path_of(initramfs),
             memory_mib: self.memory_mib,
+            pmem_mib: self.pmem_mib,
             cpus: self.cpus,
             accel: Accel::Kvm,
         };

@@ -13,6 +13,7 @@ use punchbench_fs::{Privilege, Target, sweep};
 use punchbench_results::{
     Expectation, Record, Style, Verdict, exit_code, explain_failure, exporter,
 };
+use punchbench_sys::process::end_on_broken_pipe;
 
 use crate::cli::RunArgs;
 use crate::guest;
@@ -59,6 +60,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     };
     reporter.end();
     out.tidy();
+    // All is on disk; what is left is to say it.
+    let _ = end_on_broken_pipe();
     report(args, &out, end, &required)
 }
 

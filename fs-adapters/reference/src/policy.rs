@@ -122,7 +122,12 @@ impl Policy {
 
     /// Reads one from text. The origin is the file's name, for messages.
     pub fn load(text: &str, origin: &str) -> Result<Policy, Diagnostics> {
-        strict::parse(text, origin, |_| Vec::new(), sense)
+        strict::parse(
+            text,
+            origin,
+            |_| Vec::new(),
+            |policy, tree, origin| sense(policy, tree, origin),
+        )
     }
 
     /// Reads one from a file.
