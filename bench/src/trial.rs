@@ -219,7 +219,7 @@ fn attempt(spec: &Spec, record: &mut Record, link: &mut Link) -> Result<(), Stop
         let _ = link.event(event);
     };
     let mut report = if spec.scenario.is_staged() {
-        let mut grip = MountedGrip::new(&mounted, &spec.scenario);
+        let mut grip = MountedGrip::new(&mounted, &spec.scenario, &tag, &spec.work_dir);
         staged(&trial, &*subjects, Host::Fork, &mut grip, &mut on_event)
     } else {
         race(&trial, &*subjects, Host::Fork, &mut on_event)

@@ -5,18 +5,17 @@
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::fd::AsFd;
 use std::os::linux::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use punchbench_race::{Asleep, FileId, Grip, GripError, Hold, HoldId};
 use punchbench_scenarios::{Op, Scenario};
 use punchbench_sys::blk;
-use punchbench_sys::extents::extents;
 
-use crate::adapter::Addresses;
+use crate::hold::place::{self, PlaceError};
 use crate::hold::{self, ActorHold, HoldError, HoldSpec, Holder, Throttle, Way, accepted, observe};
+use crate::tag::Tag;
 use crate::mounted::Mounted;
 use crate::tools::{Version, kernel_release};
 
@@ -34,6 +33,9 @@ enum Kept {
 #[derive(Debug)]
 pub struct MountedGrip<'a> {
     mounted: &'a Mounted,
+    tag: Tag,
+    /// Where cgroups are mounted that are not yet.
+    work_dir: PathBuf,
     files: Vec<PathBuf>,
     release: String,
     version: Version,
@@ -52,6 +54,16 @@ impl From<HoldError> for GripError {
     }
 }
 
+impl From<PlaceError> for GripError {
+    fn from(error: PlaceError) -> GripError {
+        match error {
+            PlaceError::Unknown(why) => GripError::Unsupported(why),
+            PlaceError::Hold(error) => error.into(),
+            PlaceError::Io { .. } => GripError::Failed(error.to_string()),
+        }
+    }
+}
+
 fn failed(what: &str) -> impl FnOnce(io::Error) -> GripError {
     let what = what.to_owned();
     move |error| GripError::Failed(format!("cannot {what}: {error}"))
@@ -59,10 +71,17 @@ fn failed(what: &str) -> impl FnOnce(io::Error) -> GripError {
 
 impl<'a> MountedGrip<'a> {
     /// For the files of a scenario on a target that was set up to hold.
-    pub fn new(mounted: &'a Mounted, scenario: &Scenario) -> MountedGrip<'a> {
+    pub fn new(
+        mounted: &'a Mounted,
+        scenario: &Scenario,
+        tag: &Tag,
+        work_dir: &Path,
+    ) -> MountedGrip<'a> {
         let release = kernel_release();
         MountedGrip {
             mounted,
+            tag: tag.clone(),
+            work_dir: work_dir.to_owned(),
             files: scenario
                 .files
                 .iter()
@@ -83,20 +102,14 @@ impl<'a> MountedGrip<'a> {
 
     /// The device's bytes under a range of a file.
     fn on_device(&self, file: FileId, range: Range<u64>) -> Result<Vec<Range<u64>>, GripError> {
-        if self.mounted.geometry().addresses != Addresses::Device {
-            let why = "where a file's blocks lie on the device cannot be told here";
-            return Err(GripError::Unsupported(why.to_owned()));
-        }
         let path = &self.files[usize::from(file)];
         let opened = File::open(path).map_err(failed(&format!("open {}", path.display())))?;
-        let found =
-            extents(opened.as_fd(), range).map_err(failed("ask where a file's blocks lie"))?;
-        let found = found.unwrap_or_default();
+        let found = place::of_file(self.mounted, &opened, range)?;
         if found.is_empty() {
             let why = format!("{} has no blocks there", path.display());
             return Err(GripError::Failed(why));
         }
-        Ok(found.iter().map(|e| e.device..e.device + e.len).collect())
+        Ok(found)
     }
 
     fn spec(&self, what: &Hold) -> Result<HoldSpec, GripError> {
@@ -107,11 +120,12 @@ impl<'a> MountedGrip<'a> {
             Hold::WritesOf { file, range } => {
                 Ok(HoldSpec::writes(self.on_device(*file, range.clone())?))
             }
-            Hold::ReadsExcept { file, range } => Ok(HoldSpec::reads_outside(
-                self.on_device(*file, range.clone())?,
-            )),
-            Hold::Journal | Hold::Checkpoint | Hold::IoOf { .. } => Err(GripError::Unsupported(
-                "where that lies on the device is not known".to_owned(),
+            Hold::ReadsExcept { file, range } => {
+                Ok(HoldSpec::reads_outside(self.on_device(*file, range.clone())?))
+            }
+            Hold::Commits => Ok(HoldSpec::writes(place::of_commits(self.mounted)?)),
+            Hold::IoOf { .. } => Err(GripError::Unsupported(
+                "a process is throttled, and has no place".to_owned(),
             )),
         }
     }
@@ -125,7 +139,7 @@ impl<'a> MountedGrip<'a> {
             .st_rdev();
         let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
         let number = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
-        let throttle = Throttle::probe()?;
+        let throttle = Throttle::probe(&self.tag, &self.work_dir)?;
         Ok(throttle.hold_actor(pid, (number(major), number(minor)), THROTTLED_READ, at_most)?)
     }
 }
@@ -163,8 +177,7 @@ impl Grip for MountedGrip<'_> {
             Hold::ReadsOf { .. }
             | Hold::WritesOf { .. }
             | Hold::ReadsExcept { .. }
-            | Hold::Journal
-            | Hold::Checkpoint => Kept::Served(self.holder()?.hold(&self.spec(what)?, at_most)?),
+            | Hold::Commits => Kept::Served(self.holder()?.hold(&self.spec(what)?, at_most)?),
         };
         let id = self.next;
         self.next += 1;

@@ -37,10 +37,8 @@ pub enum Hold {
         /// Its process id.
         pid: i32,
     },
-    /// Writes to the journal.
-    Journal,
-    /// Writes to the checkpoint area.
-    Checkpoint,
+    /// Writes to where the filesystem commits: its journal, its log, its checkpoint packs.
+    Commits,
 }
 
 /// The holder or the observer failed, which is no outcome of the attempt.

@@ -83,6 +83,7 @@ pub(crate) fn scenario() -> Scenario {
         },
         evidence: Default::default(),
         stage: Default::default(),
+        only: None,
     }
 }
 

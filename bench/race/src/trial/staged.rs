@@ -192,8 +192,7 @@ impl Lead<'_> {
             Held::IoOf(of) => Hold::IoOf {
                 pid: self.pid(self.actor(&of.actor)),
             },
-            Held::Journal(_) => Hold::Journal,
-            Held::Checkpoint(_) => Hold::Checkpoint,
+            Held::Journal(_) | Held::Checkpoint(_) => Hold::Commits,
         }
     }
 
