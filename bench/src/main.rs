@@ -35,6 +35,9 @@ fn main() -> ExitCode {
     if !is_trial && punchbench_guest::init::is_guest_init() {
         punchbench_guest::init::run();
     }
+    if punchbench_guest::modprobe::is_called() {
+        return ExitCode::from(u8::from(!punchbench_guest::modprobe::run()));
+    }
     let command = Cli::parse().command;
     if command.only_prints() {
         // `| head` is no reason to complain; should this fail, it complains.
