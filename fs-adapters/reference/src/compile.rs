@@ -15,25 +15,36 @@ use crate::setup::{Call, Setup};
 use crate::state::{ACTORS, BLOCKS, Extent, FILES, PAGES, Page, SEMS, SPAN, State, USED, flag};
 use crate::value::{BODIES, Set, Value, WORDS};
 
-/// Why a set-up cannot be compiled: what of it is too large for the model.
+/// Why a set-up cannot be compiled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{setup} under {policy} is too large for the model: {what}, at most {most}; leave actors, calls or pages out"
-)]
-pub struct TooLarge {
-    /// The set-up.
-    pub setup: String,
-    /// The policy.
-    pub policy: String,
-    /// Of what there is too much.
-    pub what: String,
-    /// How much there may be.
-    pub most: usize,
+pub enum CompileError {
+    /// There is too much of something.
+    #[error(
+        "{setup} under {policy} is too large for the model: {what}, at most {most}; leave actors, calls or pages out"
+    )]
+    TooLarge {
+        /// The set-up.
+        setup: String,
+        /// The policy.
+        policy: String,
+        /// Of what there is too much.
+        what: String,
+        /// How much there may be.
+        most: usize,
+    },
+    /// Where the page cache is the store, there are no blocks to move.
+    #[error("{policy} has its data in the page cache, and nothing that {call} could do")]
+    Lacks {
+        /// The policy.
+        policy: String,
+        /// The call.
+        call: String,
+    },
 }
 
 /// Compiles.
-pub fn compile(setup: &Setup, policy: &Policy) -> Result<Model, TooLarge> {
-    let too_large = |what: String, most: usize| TooLarge {
+pub fn compile(setup: &Setup, policy: &Policy) -> Result<Model, CompileError> {
+    let too_large = |what: String, most: usize| CompileError::TooLarge {
         setup: setup.name.clone(),
         policy: policy.policy.clone(),
         what,
@@ -47,6 +58,13 @@ pub fn compile(setup: &Setup, policy: &Policy) -> Result<Model, TooLarge> {
     check("actors", setup.actors.len(), ACTORS)?;
     check("pages", setup.files.iter().map(|f| f.room).sum(), PAGES)?;
     let calls = || setup.actors.iter().flat_map(|a| &a.calls);
+    let moved = calls().find(|c| c.moves_blocks() || setup.dax);
+    if let (Data::PageCache, Some(call)) = (policy.data, moved) {
+        return Err(CompileError::Lacks {
+            policy: policy.policy.clone(),
+            call: call.word().to_owned(),
+        });
+    }
     let used: usize = setup.files.iter().map(|f| f.size).sum();
     let spare = calls().filter(|c| c.allocates()).count();
     let blocks = if policy.data == Data::Device {

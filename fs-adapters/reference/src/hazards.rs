@@ -192,6 +192,33 @@ pub fn store_writeback_punch() -> Setup {
     setup
 }
 
+/// A punch of two pages, so many readers of both, and somebody who gets a block next: a measure of the
+/// explorer, no hazard of its own.
+pub fn crowd(readers: usize) -> Setup {
+    let pages = 0..2;
+    let mut actors = vec![
+        SetupActor::new(
+            "puncher",
+            vec![Call::PunchHole {
+                file: 0,
+                pages: pages.clone(),
+            }],
+        ),
+        SetupActor::new("writer", vec![Call::Reuse { file: 1, page: 0 }]),
+    ];
+    for n in 1..=readers {
+        let read = Call::Read {
+            file: 0,
+            pages: pages.clone(),
+            nowait: false,
+            readahead: false,
+        };
+        actors.push(SetupActor::new(&format!("reader-{n}"), vec![read]));
+    }
+    let files = vec![SetupFile::cold("A", 2), SetupFile::empty("B", 1)];
+    setup(&format!("crowd-{}", readers + 2), files, actors)
+}
+
 /// A read of a cached page beside a write to another one: what the policy makes the reader wait for.
 pub fn read_beside_write() -> Setup {
     let actors = vec![

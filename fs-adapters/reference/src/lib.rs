@@ -35,7 +35,7 @@ pub mod waits;
 pub mod walk;
 
 pub use anomaly::Anomaly;
-pub use compile::{TooLarge, compile};
+pub use compile::{CompileError, compile};
 pub use draw::draw;
 pub use explore::{Exploration, Limits, explore};
 pub use hazards::hazards;

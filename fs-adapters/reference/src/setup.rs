@@ -214,6 +214,60 @@ impl Call {
         )
     }
 
+    /// Whether it is about blocks or their place in files, so that it needs a block map.
+    pub fn moves_blocks(&self) -> bool {
+        match self {
+            Call::ZeroRange { .. }
+            | Call::CollapseRange { .. }
+            | Call::InsertRange { .. }
+            | Call::FailedWrite { .. }
+            | Call::CloneRange { .. }
+            | Call::Dedupe { .. }
+            | Call::ExchangeRange { .. }
+            | Call::SwapBoot { .. }
+            | Call::JournalData { .. }
+            | Call::DirectWrite { .. }
+            | Call::DaxFault { .. }
+            | Call::Reuse { .. } => true,
+            Call::Read { .. }
+            | Call::ReadInto { .. }
+            | Call::Fault { .. }
+            | Call::Fadvise { .. }
+            | Call::DirectRead { .. }
+            | Call::Store { .. }
+            | Call::Write { .. }
+            | Call::Sync { .. }
+            | Call::PunchHole { .. }
+            | Call::Truncate { .. } => false,
+        }
+    }
+
+    /// What it is, in a word or two.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Call::Read { .. } | Call::ReadInto { .. } => "a read",
+            Call::Fault { .. } => "a fault",
+            Call::Fadvise { .. } => "advice",
+            Call::DaxFault { .. } => "a DAX fault",
+            Call::DirectRead { .. } => "a direct read",
+            Call::Store { .. } => "a store",
+            Call::Write { .. } | Call::FailedWrite { .. } => "a write",
+            Call::DirectWrite { .. } => "a direct write",
+            Call::Sync { .. } => "fsync",
+            Call::PunchHole { .. } => "punch_hole",
+            Call::ZeroRange { .. } => "zero_range",
+            Call::CollapseRange { .. } => "collapse_range",
+            Call::InsertRange { .. } => "insert_range",
+            Call::Truncate { .. } => "truncate",
+            Call::CloneRange { .. } => "clone_range",
+            Call::Dedupe { .. } => "dedupe",
+            Call::ExchangeRange { .. } => "exchange_range",
+            Call::SwapBoot { .. } => "swap_boot",
+            Call::JournalData { .. } => "journal_data",
+            Call::Reuse { .. } => "the reuse of a block",
+        }
+    }
+
     /// Whether it may need a block that was nobody's.
     pub fn allocates(&self) -> bool {
         self.dirties() || matches!(self, Call::DirectWrite { .. })
