@@ -19,12 +19,12 @@ use punchbench_fs::{
 };
 use punchbench_race::stamp::{BACKGROUND, Stamps};
 use punchbench_race::trial::{
-    Event, Limits, RaceError, RaceReport, TrialSpec, race, remounted, staged,
+    Event, Limits, RaceError, RaceReport, TrialSpec, prepare, race, remounted, staged,
 };
 use punchbench_race::verdict::verdict;
 use punchbench_race::{GripError, Host, Subjects};
 use punchbench_results::{Phase as Seen, Record, Verdict, Via, Violation, Where};
-use punchbench_scenarios::{Content, Op, Role};
+use punchbench_scenarios::{Content, Op, Role, Step};
 use punchbench_sys::namespaces::inherited_events;
 
 use crate::wire::{Message, Phase, Spec};
@@ -195,7 +195,9 @@ fn attempt(spec: &Spec, record: &mut Record, link: &mut Link) -> Result<(), Stop
             rounds: spec.rounds,
         },
         cpus: Vec::new(),
+        prepared: false,
     };
+    let trial = prepared(spec, trial, &mut mounted)?;
     // The files first: a full filesystem may have no room for an inode.
     let honest = subjects(spec, &mounted)?;
     let ballast = fill_up(spec, &mounted)?;
@@ -245,6 +247,22 @@ fn attempt(spec: &Spec, record: &mut Record, link: &mut Link) -> Result<(), Stop
     link.phase(Phase::CleanUp)?;
     drop(mounted);
     Ok(())
+}
+
+/// Mounts anew, with the files made, where a staged scenario wants to begin with that.
+fn prepared(spec: &Spec, mut trial: TrialSpec, mounted: &mut Mounted) -> Result<TrialSpec, Stop> {
+    if let Some(Step::Remount(_)) = spec.scenario.stage.first() {
+        if !mounted.can_remount() {
+            let why = format!("{} cannot be mounted anew with its files kept", spec.target);
+            return Err(Stop::Unsupported(why));
+        }
+        let subjects = subjects(spec, mounted)?;
+        prepare(&trial, &subjects).map_err(bench)?;
+        drop(subjects);
+        mounted.remount()?;
+        trial.prepared = true;
+    }
+    Ok(trial)
 }
 
 /// Covers the run's work directory, so that what is mounted and made there goes with this namespace.

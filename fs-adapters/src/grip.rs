@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use punchbench_race::{Asleep, FileId, Grip, GripError, Hold, HoldId};
 use punchbench_scenarios::{Op, Scenario};
-use punchbench_sys::blk;
 
 use crate::hold::place::{self, PlaceError};
 use crate::hold::{self, ActorHold, HoldError, HoldSpec, Holder, Throttle, Way, accepted, observe};
@@ -147,7 +146,9 @@ impl<'a> MountedGrip<'a> {
 /// How an operation comes to the page cache, as far as its stack tells the difference.
 fn ways(op: &Op) -> &'static [Way] {
     match op {
-        Op::Read(_) | Op::UringRead(_) | Op::Splice(_) | Op::ReadInto(_) => &[Way::Read],
+        Op::Read(_) | Op::UringRead(_) | Op::Splice(_) => &[Way::Read],
+        // Its buffer is what is raced.
+        Op::ReadInto(_) => &[Way::Fault, Way::PageMkwrite],
         Op::Fadvise(_) | Op::Readahead(_) | Op::Madvise(_) => &[Way::Advice, Way::Fault],
         Op::Fault(_) => &[Way::Fault],
         Op::Store(_) => &[Way::PageMkwrite, Way::Fault],
@@ -227,14 +228,6 @@ impl Grip for MountedGrip<'_> {
             stack: task.functions().map(str::to_owned).collect(),
             by_lock: by_lock(top),
         }))
-    }
-
-    fn drop_metadata(&mut self) -> Result<(), GripError> {
-        let path = self.mounted.device_path().ok_or_else(|| {
-            GripError::Unsupported("there is no device whose blocks could be dropped".to_owned())
-        })?;
-        let device = File::open(path).map_err(failed("open the device"))?;
-        blk::flush_buffers(&device).map_err(failed("drop the device's buffers"))
     }
 
     fn driver(&self) -> &str {

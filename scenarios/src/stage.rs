@@ -16,8 +16,9 @@ pub enum Step {
     Warm(OnRange),
     /// Evicts a range, and proves it.
     Cool(OnRange),
-    /// Commits (syncfs) and drops the device's cached blocks (BLKFLSBUF): metadata must be read again.
-    DropMetadata(NoArgs),
+    /// Mounts the filesystem anew, before anybody has opened a file: metadata must be read again. The first
+    /// step, if it is one.
+    Remount(NoArgs),
     /// From here on, block I/O of this kind is kept waiting.
     Hold(HoldArgs),
     /// Starts actors, in this order.
@@ -189,7 +190,7 @@ impl Step {
         match self {
             Step::Warm(_) => "warm",
             Step::Cool(_) => "cool",
-            Step::DropMetadata(_) => "drop_metadata",
+            Step::Remount(_) => "remount",
             Step::Hold(_) => "hold",
             Step::Start(_) => "start",
             Step::Parked(_) => "parked",
@@ -212,7 +213,7 @@ impl Step {
                     None
                 }
             },
-            Step::DropMetadata(_)
+            Step::Remount(_)
             | Step::Start(_)
             | Step::Parked(_)
             | Step::Observe(_)

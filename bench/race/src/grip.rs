@@ -82,9 +82,6 @@ pub trait Grip {
     /// user space's name.
     fn asleep(&mut self, pid: i32, op: &Op) -> Result<Option<Asleep>, GripError>;
 
-    /// Drops the device's cached metadata blocks, after a commit.
-    fn drop_metadata(&mut self) -> Result<(), GripError>;
-
     /// The driver that serves the filesystem, such as `ext4`.
     fn driver(&self) -> &str;
 

@@ -50,6 +50,8 @@ pub struct TrialSpec {
     pub limits: Limits,
     /// The CPUs to use; empty for all that this process may run on.
     pub cpus: Vec<usize>,
+    /// The first pass's files are there already: [`prepare`] has made them.
+    pub prepared: bool,
 }
 
 /// When to stop, whichever comes first. At least one batch is raced.
@@ -134,6 +136,29 @@ pub fn race(
     on_event: &mut dyn FnMut(Event),
 ) -> Result<RaceReport, RaceError> {
     run(spec, subjects, host, None, on_event)
+}
+
+/// Makes the files of the first pass, so that the filesystem can be mounted anew before actors open them.
+pub fn prepare(spec: &TrialSpec, subjects: &dyn Subjects) -> Result<(), RaceError> {
+    let plan = Plan::new(&spec.scenario, spec.geometry)?;
+    let (mut stage, contents) = (subjects.stage()?, plan.contents(0));
+    for file in plan.visible() {
+        write_out(&mut *stage, Stamps::new(spec.nonce), file, &contents[usize::from(file)])?;
+    }
+    Ok(())
+}
+
+/// Makes a file hold what it holds when a pass begins.
+fn write_out(
+    stage: &mut dyn Stage,
+    stamps: Stamps,
+    file: FileId,
+    content: &Content,
+) -> Result<(), SubjectError> {
+    stage.prepare(file, content.size(), &mut |at: u64, buf: &mut [u8]| {
+        let pieces: Vec<_> = content.window(at..at + buf.len() as u64).collect();
+        crate::judge::render(stamps, at, &pieces, buf);
+    })
 }
 
 /// Makes one attempt of a staged scenario.
@@ -413,12 +438,10 @@ impl<'a> Lead<'a> {
             .zip(&self.plan.files)
             .filter_map(|(of, f)| Some((f.behind?, of)));
         for (file, of) in hidden.chain(self.plan.visible().map(|file| (file, file))) {
-            let content = &contents[usize::from(of)];
-            let mut fill = |at: u64, buf: &mut [u8]| {
-                let pieces: Vec<_> = content.window(at..at + buf.len() as u64).collect();
-                crate::judge::render(stamps, at, &pieces, buf);
-            };
-            self.stage.prepare(file, content.size(), &mut fill)?;
+            if self.spec.prepared && pass == 0 {
+                continue;
+            }
+            write_out(self.stage, stamps, file, &contents[usize::from(of)])?;
             if file != of {
                 self.verifier.carry_out(&Call::SwapBoot { file }, 0)?;
             }

@@ -101,6 +101,8 @@ fn by_reading(
         found.extend(matching(mounted, holder, mark, &bytes[..got])?);
         at += STEP;
     }
+    // What was read to find out must be read again by whoever is to be held.
+    advise(PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
     Ok(joined(found))
 }
 

@@ -85,13 +85,22 @@ impl Checker<'_> {
                 Step::Warm(on) | Step::Cool(on) | Step::Gone(on) => {
                     self.known_file(&below(&["file"]), &on.file);
                 }
-                Step::DropMetadata(_) => {}
+                Step::Remount(_) if i == 0 => {}
+                Step::Remount(_) => {
+                    let message = "a remount is the first step, before anybody has opened a file";
+                    self.at_key(&path, message, "here", None);
+                }
                 Step::Hold(HoldArgs { name, what }) => {
                     if held.contains(&name.as_str()) {
                         let message = format!("`{name}` is held already");
                         self.at(&below(&["name"]), message, "here", None);
                     }
                     held.push(name);
+                    if !started.is_empty() && step.on_range().is_some() {
+                        let message = format!("`{name}` is held after somebody was started");
+                        let why = "hold it before: to find a file's blocks takes a lock of the file";
+                        self.at_key(&path, message, "here", Some(why.to_owned()));
+                    }
                     match what {
                         Held::ReadsOf(on) => {
                             self.known_file(&below(&["what", "reads_of", "file"]), &on.file);

@@ -35,9 +35,7 @@ fn words(s: &Scenario, step: &Step) -> String {
     match step {
         Step::Warm(on) => format!("{} is read into the page cache", range(on)),
         Step::Cool(on) => format!("{} is evicted, and proved to be", range(on)),
-        Step::DropMetadata(_) => {
-            "the filesystem commits and its cached metadata blocks are dropped".to_owned()
-        }
+        Step::Remount(_) => "the filesystem is mounted anew, and knows nothing".to_owned(),
         Step::Hold(args) => {
             let what = match &args.what {
                 Held::ReadsOf(on) => format!("reads of the blocks of {}", range(on)),

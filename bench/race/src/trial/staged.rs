@@ -93,11 +93,8 @@ impl Lead<'_> {
             let lacking = match step {
                 Step::Warm(range) => self.warm(range)?,
                 Step::Cool(range) => self.cool(range)?,
-                Step::DropMetadata(_) => {
-                    self.stage.commit()?;
-                    self.grip()?.drop_metadata()?;
-                    None
-                }
+                // The caller has done it, before there were actors.
+                Step::Remount(_) => None,
                 Step::Hold(args) => {
                     let what = self.hold(&args.what);
                     let hold = self.grip()?.hold(&what, HOLD_AT_MOST)?;
