@@ -1,9 +1,12 @@
 //! Btrfs: copy on write, checksums, extents that are free only as a whole.
 
+use std::io;
+use std::ops::Range;
+
 use punchbench_sys::inode;
 
 use super::MIB;
-use crate::adapter::{Adapter, Addresses, MkfsPlan, OnDevice, Store};
+use crate::adapter::{Adapter, Addresses, MkfsPlan, OnDevice, ReadDevice, Store};
 use crate::fsck::FsckResult;
 use crate::profile::{BASE, Profile, ProfileError, Seen};
 use crate::reuse::{Reuse, ReusePlan};
@@ -80,6 +83,14 @@ impl OnDevice for Btrfs {
     fn mount_data(&self) -> &'static str {
         // Since 6.2 it switches discard=async on by itself.
         "nodiscard"
+    }
+
+    fn commit_area(&self, _read: ReadDevice<'_>) -> io::Result<Option<Vec<Range<u64>>>> {
+        // The superblock and its first mirror (btrfs_sb_offset): write_all_supers() ends a commit. The next
+        // mirror lies beyond any image.
+        const SUPERS: [u64; 2] = [64 << 10, 64 << 20];
+        const LEN: u64 = 4096;
+        Ok(Some(SUPERS.map(|at| at..at + LEN).into()))
     }
 
     fn fsck_tool(&self) -> Tool {
