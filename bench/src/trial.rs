@@ -14,14 +14,17 @@ use punchbench_fs::folios::{FolioCounter, Folios};
 use punchbench_fs::inject::{InjectedSubjects, Injection};
 use punchbench_fs::subject::SyscallSubjects;
 use punchbench_fs::{
-    Ballast, DeviceChoice, FsckResult, Mounted, Privilege, Reuse, SetUp, SetUpError, Tag, Target,
+    Ballast, DeviceChoice, FsckResult, Mounted, MountedGrip, Privilege, Reuse, SetUp, SetUpError,
+    Tag, Target,
 };
 use punchbench_race::stamp::{BACKGROUND, Stamps};
-use punchbench_race::trial::{Event, Limits, RaceReport, TrialSpec, race, remounted};
+use punchbench_race::trial::{
+    Event, Limits, RaceError, RaceReport, TrialSpec, prepare, race, remounted, staged,
+};
 use punchbench_race::verdict::verdict;
-use punchbench_race::{Host, Subjects};
+use punchbench_race::{GripError, Host, Subjects};
 use punchbench_results::{Phase as Seen, Record, Verdict, Via, Violation, Where};
-use punchbench_scenarios::{Content, Op, Role};
+use punchbench_scenarios::{Content, Op, Role, Step};
 use punchbench_sys::namespaces::inherited_events;
 
 use crate::wire::{Message, Phase, Spec};
@@ -167,6 +170,7 @@ fn attempt(spec: &Spec, record: &mut Record, link: &mut Link) -> Result<(), Stop
     env.image_dir = spec.image_dir.as_deref();
     env.device = device.as_ref();
     env.in_dir = spec.in_dir.as_deref();
+    env.hold = spec.scenario.is_staged();
     let mut mounted = target.set_up(&env)?;
 
     link.phase(Phase::Mount)?;
@@ -191,7 +195,9 @@ fn attempt(spec: &Spec, record: &mut Record, link: &mut Link) -> Result<(), Stop
             rounds: spec.rounds,
         },
         cpus: Vec::new(),
+        prepared: false,
     };
+    let trial = prepared(spec, trial, &mut mounted)?;
     // The files first: a full filesystem may have no room for an inode.
     let honest = subjects(spec, &mounted)?;
     let ballast = fill_up(spec, &mounted)?;
@@ -207,14 +213,23 @@ fn attempt(spec: &Spec, record: &mut Record, link: &mut Link) -> Result<(), Stop
         link.orders.read_line(&mut String::new())?;
     }
     let counter = folio_counter(spec, &tag, &mounted, record);
-    let mut report = race(&trial, &*subjects, Host::Fork, &mut |event| {
+    let mut on_event = |event| {
         if let Some(counter) = &counter {
             counter.count(matches!(event, Event::Racing { .. }));
         }
         // A runner that is gone takes this process with it.
         let _ = link.event(event);
-    })
-    .map_err(bench)?;
+    };
+    let mut report = if spec.scenario.is_staged() {
+        let mut grip = MountedGrip::new(&mounted, &spec.scenario, &tag, &spec.work_dir);
+        staged(&trial, &*subjects, Host::Fork, &mut grip, &mut on_event)
+    } else {
+        race(&trial, &*subjects, Host::Fork, &mut on_event)
+    }
+    .map_err(|error| match error {
+        RaceError::Grip(GripError::Unsupported(why)) => Stop::Unsupported(why),
+        error => bench(error),
+    })?;
     drop(subjects);
     if let Some(counter) = counter {
         let Folios { large, readahead } = counter.counted();
@@ -232,6 +247,22 @@ fn attempt(spec: &Spec, record: &mut Record, link: &mut Link) -> Result<(), Stop
     link.phase(Phase::CleanUp)?;
     drop(mounted);
     Ok(())
+}
+
+/// Mounts anew, with the files made, where a staged scenario wants to begin with that.
+fn prepared(spec: &Spec, mut trial: TrialSpec, mounted: &mut Mounted) -> Result<TrialSpec, Stop> {
+    if let Some(Step::Remount(_)) = spec.scenario.stage.first() {
+        if !mounted.can_remount() {
+            let why = format!("{} cannot be mounted anew with its files kept", spec.target);
+            return Err(Stop::Unsupported(why));
+        }
+        let subjects = subjects(spec, mounted)?;
+        prepare(&trial, &subjects).map_err(bench)?;
+        drop(subjects);
+        mounted.remount()?;
+        trial.prepared = true;
+    }
+    Ok(trial)
 }
 
 /// Covers the run's work directory, so that what is mounted and made there goes with this namespace.
@@ -269,8 +300,16 @@ fn can_do(spec: &Spec, mounted: &Mounted) -> Result<(), Stop> {
             )));
         }
     }
+    if let Some(only) = &spec.scenario.only
+        && !only.holds(mounted.driver(), &spec.record.kernel)
+    {
+        return Err(Stop::Unsupported(only.why.clone()));
+    }
+    mounted
+        .can_fill(&spec.scenario)
+        .map_err(Stop::Unsupported)?;
     match mounted.reuse() {
-        Reuse::Never(why) if spec.scenario.evidence.floor().reused_blocks > 0 => {
+        Reuse::Never(why) if spec.scenario.floor().reused_blocks > 0 => {
             Err(Stop::Unsupported(format!(
                 "freed blocks cannot be seen reused on {}: {why}",
                 spec.target

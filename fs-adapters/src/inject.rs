@@ -297,10 +297,12 @@ impl InjectedSubjects {
     ) -> Result<InjectedSubjects, InjectError> {
         let part = |(name, actor): (&str, &Actor)| match actor.role {
             Role::Invalidator => Part::Invalidator,
-            Role::Reuser | Role::Filler | Role::Dirtier if injection.lies(name, actor) => {
+            Role::Reuser | Role::Filler | Role::Dirtier | Role::Helper
+                if injection.lies(name, actor) =>
+            {
                 Part::Liar
             }
-            Role::Reuser | Role::Filler | Role::Dirtier => Part::Honest,
+            Role::Reuser | Role::Filler | Role::Dirtier | Role::Helper => Part::Honest,
         };
         let parts = scenario.actors.iter().map(part).collect();
         let mut actors = scenario.actors.iter();

@@ -56,8 +56,9 @@ impl OnDevice for Ocfs2 {
     }
 
     fn mount_data(&self) -> &'static str {
-        // It discards only when asked by FITRIM, and knows no option for it.
-        ""
+        // What mount.ocfs2(8) says for a local one; "" is refused (ocfs2_parse_options). It discards only when
+        // asked by FITRIM, and knows no option for it.
+        "heartbeat=none"
     }
 
     fn fsck_tool(&self) -> Tool {
