@@ -2,10 +2,12 @@
 
 mod compare;
 mod exit_codes;
+mod formats;
 mod golden;
 mod history;
 mod journal;
 mod merge;
+mod report;
 mod reports;
 mod samples;
 mod schema;
