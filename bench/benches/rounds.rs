@@ -82,6 +82,7 @@ fn with_engine(mounted: &Mounted, scenario: &Scenario) -> f64 {
             rounds: None,
         },
         cpus: Vec::new(),
+        prepared: false,
     };
     let report =
         race(&spec, &subjects(mounted, scenario), Host::Fork, &mut |_| {}).expect("a race");

@@ -42,7 +42,7 @@ pub fn record(trial: &Trial) -> Record {
             direct: "none".to_owned(),
             ..Evidence::default()
         },
-        floor: trial.scenario.evidence.floor(),
+        floor: trial.scenario.floor(),
         violations: Vec::new(),
         placement: Vec::new(),
         setup: Vec::new(),

@@ -22,7 +22,9 @@ mod wire;
 use std::process::ExitCode;
 
 use clap::Parser;
+use punchbench_fs::adapters::fuse;
 use punchbench_results::exit_code;
+use punchbench_sys::process::end_on_broken_pipe;
 
 use cli::{Cli, Command};
 
@@ -34,7 +36,15 @@ fn main() -> ExitCode {
     if !is_trial && punchbench_guest::init::is_guest_init() {
         punchbench_guest::init::run();
     }
-    let result = match Cli::parse().command {
+    if punchbench_guest::modprobe::is_called() {
+        return ExitCode::from(u8::from(!punchbench_guest::modprobe::run()));
+    }
+    let command = Cli::parse().command;
+    if command.only_prints() {
+        // `| head` is no reason to complain; should this fail, it complains.
+        let _ = end_on_broken_pipe();
+    }
+    let result = match command {
         Command::Run(args) => command::run::run(&args),
         Command::List(args) => command::list::run(args.json),
         Command::Check { files } => Ok(command::check::run(&files)),
@@ -47,10 +57,17 @@ fn main() -> ExitCode {
         Command::Nightly(args) => command::nightly::run(&args),
         Command::Man { dir } => command::man::man(dir.as_deref()),
         Command::Completions { shell } => command::man::completions(shell),
+        Command::Explore(args) => command::explore::run(&args),
         Command::Compare(args) => command::compare::run(&args),
         Command::Kernel(command) => command::kernel::run(&command),
         Command::Schema { of } => Ok(command::schema::run(of)),
         Command::Trial => return trial::main(),
+        Command::FuseServer { below, mounted } => fuse::serve(&below, &mounted)
+            .map(|()| exit_code::EXPECTED)
+            .map_err(Into::into),
+        Command::ServeImage => punchbench_fs::hold::serve()
+            .map(|()| exit_code::EXPECTED)
+            .map_err(Into::into),
     };
     match result {
         Ok(code) => ExitCode::from(code),

@@ -2,6 +2,7 @@
 //! nothing but what the user typed.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use punchbench_fs::adapter::{Store, Target, TargetError};
 use punchbench_scenarios::{Scenario, catalog, load_file, matches_glob};
@@ -37,6 +38,17 @@ pub struct Trial {
     pub nonce: u64,
     /// The command that runs exactly this trial again.
     pub replay: String,
+    /// What names its scenario alone: its name, or its file's path.
+    typed: String,
+}
+
+impl Trial {
+    /// The scenario's file, where it is none of the built-in ones.
+    pub fn scenario_file(&self) -> Option<&Path> {
+        self.typed
+            .ends_with(".yaml")
+            .then(|| Path::new(&self.typed))
+    }
 }
 
 /// How long a trial races.
@@ -190,6 +202,7 @@ fn trial(args: &RunArgs, scenario: &Scenario, typed: &str, target: Target, seed:
         data_seed,
         nonce: derive(data_seed, "stamps"),
         replay,
+        typed: typed.to_owned(),
     }
 }
 
@@ -267,7 +280,7 @@ pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<S
 /// The targets asked for, once each; all local ones (or those that the options leave) if none was.
 fn targets(args: &RunArgs) -> Result<Vec<Target>, PlanError> {
     let is_dir = |t: &Target| matches!(t.adapter.store(), Store::Directory);
-    let is_device = |t: &Target| matches!(t.adapter.store(), Store::Device(_));
+    let is_device = Target::is_on_device;
     let wanted = |t: &Target| match (&args.in_dir, &args.device) {
         (Some(_), _) => is_dir(t),
         (None, Some(_)) => is_device(t),

@@ -10,17 +10,21 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::mount::MsFlags;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use punchbench_fs::folios::{FolioCounter, Folios};
 use punchbench_fs::inject::{InjectedSubjects, Injection};
 use punchbench_fs::subject::SyscallSubjects;
 use punchbench_fs::{
-    Ballast, DeviceChoice, FsckResult, Mounted, Privilege, Reuse, SetUp, SetUpError, Tag, Target,
+    Ballast, DeviceChoice, FsckResult, Mounted, MountedGrip, Privilege, Reuse, SetUp, SetUpError,
+    Tag, Target,
 };
 use punchbench_race::stamp::{BACKGROUND, Stamps};
-use punchbench_race::trial::{Event, Limits, RaceReport, TrialSpec, race, remounted};
+use punchbench_race::trial::{
+    Event, Limits, RaceError, RaceReport, TrialSpec, prepare, race, remounted, staged,
+};
 use punchbench_race::verdict::verdict;
-use punchbench_race::{Host, Subjects};
+use punchbench_race::{GripError, Host, Subjects};
 use punchbench_results::{Phase as Seen, Record, Verdict, Via, Violation, Where};
-use punchbench_scenarios::{Content, Op, Role};
+use punchbench_scenarios::{Content, Op, Role, Step};
 use punchbench_sys::namespaces::inherited_events;
 
 use crate::wire::{Message, Phase, Spec};
@@ -166,6 +170,7 @@ fn attempt(spec: &Spec, record: &mut Record, link: &mut Link) -> Result<(), Stop
     env.image_dir = spec.image_dir.as_deref();
     env.device = device.as_ref();
     env.in_dir = spec.in_dir.as_deref();
+    env.hold = spec.scenario.is_staged();
     let mut mounted = target.set_up(&env)?;
 
     link.phase(Phase::Mount)?;
@@ -190,7 +195,9 @@ fn attempt(spec: &Spec, record: &mut Record, link: &mut Link) -> Result<(), Stop
             rounds: spec.rounds,
         },
         cpus: Vec::new(),
+        prepared: false,
     };
+    let trial = prepared(spec, trial, &mut mounted)?;
     // The files first: a full filesystem may have no room for an inode.
     let honest = subjects(spec, &mounted)?;
     let ballast = fill_up(spec, &mounted)?;
@@ -205,12 +212,30 @@ fn attempt(spec: &Spec, record: &mut Record, link: &mut Link) -> Result<(), Stop
         link.phase(Phase::Turn)?;
         link.orders.read_line(&mut String::new())?;
     }
-    let report = race(&trial, &*subjects, Host::Fork, &mut |event| {
+    let counter = folio_counter(spec, &tag, &mounted, record);
+    let mut on_event = |event| {
+        if let Some(counter) = &counter {
+            counter.count(matches!(event, Event::Racing { .. }));
+        }
         // A runner that is gone takes this process with it.
         let _ = link.event(event);
-    })
-    .map_err(bench)?;
+    };
+    let mut report = if spec.scenario.is_staged() {
+        let mut grip = MountedGrip::new(&mounted, &spec.scenario, &tag, &spec.work_dir);
+        staged(&trial, &*subjects, Host::Fork, &mut grip, &mut on_event)
+    } else {
+        race(&trial, &*subjects, Host::Fork, &mut on_event)
+    }
+    .map_err(|error| match error {
+        RaceError::Grip(GripError::Unsupported(why)) => Stop::Unsupported(why),
+        error => bench(error),
+    })?;
     drop(subjects);
+    if let Some(counter) = counter {
+        let Folios { large, readahead } = counter.counted();
+        report.evidence.large_folios = large;
+        report.evidence.async_readahead = readahead;
+    }
 
     link.phase(Phase::Evict)?;
     drop(ballast);
@@ -222,6 +247,22 @@ fn attempt(spec: &Spec, record: &mut Record, link: &mut Link) -> Result<(), Stop
     link.phase(Phase::CleanUp)?;
     drop(mounted);
     Ok(())
+}
+
+/// Mounts anew, with the files made, where a staged scenario wants to begin with that.
+fn prepared(spec: &Spec, mut trial: TrialSpec, mounted: &mut Mounted) -> Result<TrialSpec, Stop> {
+    if let Some(Step::Remount(_)) = spec.scenario.stage.first() {
+        if !mounted.can_remount() {
+            let why = format!("{} cannot be mounted anew with its files kept", spec.target);
+            return Err(Stop::Unsupported(why));
+        }
+        let subjects = subjects(spec, mounted)?;
+        prepare(&trial, &subjects).map_err(bench)?;
+        drop(subjects);
+        mounted.remount()?;
+        trial.prepared = true;
+    }
+    Ok(trial)
 }
 
 /// Covers the run's work directory, so that what is mounted and made there goes with this namespace.
@@ -259,8 +300,16 @@ fn can_do(spec: &Spec, mounted: &Mounted) -> Result<(), Stop> {
             )));
         }
     }
+    if let Some(only) = &spec.scenario.only
+        && !only.holds(mounted.driver(), &spec.record.kernel)
+    {
+        return Err(Stop::Unsupported(only.why.clone()));
+    }
+    mounted
+        .can_fill(&spec.scenario)
+        .map_err(Stop::Unsupported)?;
     match mounted.reuse() {
-        Reuse::Never(why) if spec.scenario.evidence.floor().reused_blocks > 0 => {
+        Reuse::Never(why) if spec.scenario.floor().reused_blocks > 0 => {
             Err(Stop::Unsupported(format!(
                 "freed blocks cannot be seen reused on {}: {why}",
                 spec.target
@@ -298,6 +347,32 @@ fn fill_up(spec: &Spec, mounted: &Mounted) -> Result<Option<Ballast>, Stop> {
         .map(|(_, file)| file.size.bytes(mounted.units()))
         .sum();
     Ok(Some(Ballast::fill(mounted, prepared + METADATA_ROOM)?))
+}
+
+/// Counts large folios and asynchronous readahead where the scenario reads with readahead.
+fn folio_counter(
+    spec: &Spec,
+    tag: &Tag,
+    mounted: &Mounted,
+    record: &mut Record,
+) -> Option<FolioCounter> {
+    let mut ops = spec.scenario.actors.iter().flat_map(|(_, a)| &a.ops);
+    if !ops.any(|op| matches!(op, Op::Read(a) if a.readahead)) {
+        return None;
+    }
+    let counter = if Privilege::current() == Privilege::User {
+        Err("tracing needs root".to_owned())
+    } else {
+        FolioCounter::new(tag, &spec.work_dir.join("tracing"), mounted.dir())
+            .map_err(|e| e.to_string())
+    };
+    counter
+        .map_err(|why| {
+            record
+                .setup
+                .push(format!("large folios were not counted: {why}"))
+        })
+        .ok()
 }
 
 fn subjects(spec: &Spec, mounted: &Mounted) -> Result<SyscallSubjects, Stop> {

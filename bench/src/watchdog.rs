@@ -6,6 +6,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use nix::libc;
+use punchbench_fs::hold::observe::{Task, tasks};
 use punchbench_results::Verdict;
 
 use crate::child::Child;
@@ -14,9 +15,6 @@ use crate::wire::Phase;
 
 /// Between the two looks at a task.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(300);
-
-/// Lines of one task's stack that are kept.
-const STACK_LINES: usize = 24;
 
 /// Tasks looked at, at most.
 const TASKS_MAX: usize = 64;
@@ -94,14 +92,19 @@ pub struct Finding {
 
 /// Looks at a silent trial.
 pub fn investigate(child: &Child) -> Finding {
-    let before = tasks(child.pid());
+    let before = look(child.pid());
     // Nothing can be awaited here: whether something does *not* happen is the question.
     std::thread::sleep(BETWEEN_LOOKS);
-    let after = tasks(child.pid());
+    let after = look(child.pid());
     let racing = child.phase == Phase::Race;
-    let stuck: Vec<&Task> = after
+    let stuck: Vec<&Looked> = after
         .iter()
-        .filter(|t| before.iter().any(|b| b.id == t.id && b.is_stuck(racing)) && t.is_stuck(racing))
+        .filter(|t| {
+            before
+                .iter()
+                .any(|b| b.task.tid == t.task.tid && b.is_stuck(racing))
+                && t.is_stuck(racing)
+        })
         .collect();
     let silent = child.heard.elapsed().as_secs_f64();
     let place = format!(
@@ -112,7 +115,9 @@ pub fn investigate(child: &Child) -> Finding {
         Some(task) => {
             let names: Vec<String> = stuck.iter().map(|t| t.name()).collect();
             let at = task
-                .top()
+                .task
+                .stack
+                .first()
                 .map_or_else(String::new, |top| format!(" at {top}"));
             (
                 Verdict::Hung,
@@ -130,69 +135,55 @@ pub fn investigate(child: &Child) -> Finding {
     Finding {
         verdict,
         reason,
-        log: after.iter().flat_map(Task::lines).collect(),
+        log: after.iter().flat_map(Looked::lines).collect(),
     }
 }
 
 /// One look at one task.
 #[derive(Debug)]
-struct Task {
-    id: i32,
-    command: String,
+struct Looked {
+    task: Task,
     /// It is the trial's process 1.
     coordinator: bool,
-    state: char,
-    /// The system call it is in, if it sleeps in one.
-    call: Option<i64>,
-    wchan: String,
-    stack: Vec<String>,
 }
 
-impl Task {
+impl Looked {
     fn is_stuck(&self, racing: bool) -> bool {
-        match self.state {
+        let call = self.task.call;
+        match self.task.state {
             'D' => true,
-            'S' if racing && !self.coordinator => self
-                .call
-                .is_some_and(|call| !WAITS_OF_THE_BENCH.contains(&call)),
-            'S' => self
-                .call
-                .is_some_and(|call| FILESYSTEM_CALLS.contains(&call)),
+            'S' if racing && !self.coordinator => {
+                call.is_some_and(|call| !WAITS_OF_THE_BENCH.contains(&call))
+            }
+            'S' => call.is_some_and(|call| FILESYSTEM_CALLS.contains(&call)),
             _ => false,
         }
     }
 
     fn name(&self) -> String {
-        format!("{} (process {})", self.command, self.id)
-    }
-
-    fn top(&self) -> Option<&str> {
-        let line = self.stack.first()?;
-        Some(
-            line.split_once("] ")
-                .map_or(line.as_str(), |(_, frame)| frame),
-        )
+        format!("{} (process {})", self.task.command, self.task.tid)
     }
 
     fn lines(&self) -> Vec<String> {
-        let call = self
+        let task = &self.task;
+        let call = task
             .call
             .map_or_else(|| "none".to_owned(), |c| c.to_string());
         let head = format!(
             "{}: state {}, system call {call}, wchan {}",
             self.name(),
-            self.state,
-            self.wchan
+            task.state,
+            task.wchan
         );
         [head]
             .into_iter()
-            .chain(self.stack.iter().map(|line| format!("  {line}")))
+            .chain(task.stack.iter().map(|frame| format!("  {frame}")))
             .collect()
     }
 }
 
 /// Every task in the PID namespace of the trial's process 1.
-fn tasks(init: i32) -> Vec<Task> {
+fn look(init: i32) -> Vec<Looked> {
     let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
     let Some(ours) = namespace(init) else {
         return Vec::new();
@@ -205,56 +196,30 @@ fn tasks(init: i32) -> Vec<Task> {
         .filter(|pid| namespace(*pid).as_ref() == Some(&ours))
         .collect();
     pids.sort_unstable();
-    let threads = pids.into_iter().flat_map(|pid| {
-        let listed = fs::read_dir(format!("/proc/{pid}/task"))
-            .into_iter()
-            .flatten();
-        listed
-            .filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok())
-            .filter_map(move |tid: i32| look(pid, tid, pid == init))
-            .collect::<Vec<_>>()
+    let looked = pids.into_iter().flat_map(|pid| {
+        tasks(pid).into_iter().map(move |task| Looked {
+            task,
+            coordinator: pid == init,
+        })
     });
-    threads.take(TASKS_MAX).collect()
-}
-
-fn look(pid: i32, tid: i32, coordinator: bool) -> Option<Task> {
-    let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/task/{tid}/{name}"));
-    let stat = read("stat").ok()?;
-    let (head, rest) = stat.rsplit_once(')')?;
-    let text = |name: &str| read(name).unwrap_or_default().trim().to_owned();
-    Some(Task {
-        id: tid,
-        command: head.split_once('(')?.1.to_owned(),
-        coordinator,
-        state: rest.trim_start().chars().next()?,
-        call: text("syscall")
-            .split_whitespace()
-            .next()
-            .and_then(|n| n.parse().ok()),
-        wchan: text("wchan"),
-        // Empty for a task that runs, and where the kernel does not give stacks away.
-        stack: text("stack")
-            .lines()
-            .take(STACK_LINES)
-            .map(str::to_owned)
-            .collect(),
-    })
+    looked.take(TASKS_MAX).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn task(state: char, call: Option<i64>, coordinator: bool) -> Task {
-        Task {
-            id: 7,
+    fn task(state: char, call: Option<i64>, coordinator: bool) -> Looked {
+        let task = Task {
+            pid: 7,
+            tid: 7,
             command: "x".into(),
-            coordinator,
             state,
             call,
             wchan: String::new(),
             stack: Vec::new(),
-        }
+        };
+        Looked { task, coordinator }
     }
 
     #[test]
@@ -276,29 +241,5 @@ mod tests {
     fn outside_the_race_only_calls_into_a_filesystem_count() {
         assert!(task('S', Some(libc::SYS_umount2), true).is_stuck(false));
         assert!(!task('S', Some(libc::SYS_clock_nanosleep), true).is_stuck(false));
-    }
-
-    #[test]
-    fn a_process_is_seen_with_its_state() {
-        let mut child = std::process::Command::new("sleep")
-            .arg("60")
-            .spawn()
-            .unwrap();
-        let id = i32::try_from(child.id()).unwrap();
-        let asleep = || look(id, id, false).filter(|t| t.state == 'S' && t.command == "sleep");
-        let deadline = Instant::now() + Duration::from_secs(10);
-        let seen = loop {
-            if let Some(task) = asleep() {
-                break task;
-            }
-            assert!(Instant::now() < deadline);
-            std::thread::yield_now();
-        };
-        child.kill().unwrap();
-        child.wait().unwrap();
-        assert!(
-            seen.call.is_none_or(|c| c == libc::SYS_clock_nanosleep),
-            "{seen:?}"
-        );
     }
 }

@@ -2,9 +2,15 @@
 //! `adapters/` and one line in [`ADAPTERS`].
 
 use std::fmt::{self, Debug};
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
-use crate::adapters::{bdev, btrfs, dir, ext2, ext3, ext4, f2fs, tmpfs, xfs};
+use crate::adapters::{
+    bdev, btrfs, dir, ext2, ext3, ext4, f2fs, fuse, gfs2, ocfs2, overlay, tmpfs, xfs,
+};
 use crate::fsck::FsckResult;
+use crate::pmem;
 use crate::profile::{BASE, Profile, ProfileError, Seen};
 use crate::reuse::Reuse;
 use crate::set_up::SetUpError;
@@ -18,6 +24,10 @@ pub static ADAPTERS: &[&dyn Adapter] = &[
     &xfs::Xfs,
     &btrfs::Btrfs,
     &f2fs::F2fs,
+    &gfs2::Gfs2,
+    &ocfs2::Ocfs2,
+    &overlay::Overlay,
+    &fuse::Fuse,
     &tmpfs::Tmpfs,
     &bdev::Bdev,
     &dir::Dir,
@@ -65,6 +75,29 @@ pub enum Store<'a> {
     FileIsDevice,
     /// In a directory of a filesystem that somebody else mounted.
     Directory,
+    /// In another filesystem of ours.
+    Stacked(&'a dyn Stacked),
+}
+
+/// How a filesystem lies over a directory of another.
+pub trait Stacked: Debug + Sync {
+    /// The filesystem below.
+    fn below(&self, profile: &Profile) -> Target;
+
+    /// Makes what it needs in the directory below, and says how it is mounted there.
+    fn over(&self, below: &Path) -> io::Result<Over>;
+
+    /// Whether FIEMAP on it gives the addresses of the filesystem below.
+    fn shows_addresses(&self) -> bool;
+}
+
+/// A mount over a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Over {
+    /// The options of mount(2).
+    pub data: String,
+    /// The directory that a server of ours passes on, if it takes one.
+    pub served: Option<PathBuf>,
 }
 
 /// How a filesystem is put on a device, mounted and checked.
@@ -98,10 +131,26 @@ pub trait OnDevice: Debug + Sync {
     /// The least a device must hold, with room for the scenarios' files.
     fn minimum_size(&self) -> u64;
 
+    /// The parts of the device to which it writes what commits a transaction, for holding that up; `None` if
+    /// it has none or does not say where. `read` reads the device, in multiples of 4096 bytes.
+    fn commit_area(&self, _read: ReadDevice<'_>) -> io::Result<Option<Vec<Range<u64>>>> {
+        Ok(None)
+    }
+
     /// What FIEMAP's addresses are on it.
     fn addresses(&self, _profile: &Profile) -> Addresses {
         Addresses::Device
     }
+}
+
+/// Reads a device at an offset; both it and the length are multiples of 4096.
+pub type ReadDevice<'a> = &'a dyn Fn(u64, &mut [u8]) -> io::Result<()>;
+
+/// The first block of a device, with every filesystem's superblock but that of Btrfs.
+pub(crate) fn head(read: ReadDevice<'_>) -> io::Result<[u8; 4096]> {
+    let mut head = [0; 4096];
+    read(0, &mut head)?;
+    Ok(head)
 }
 
 /// What mkfs is asked for.
@@ -218,8 +267,29 @@ impl Target {
     /// The tools it needs.
     pub fn tools(&self) -> Vec<Tool> {
         match self.adapter.store() {
+            Store::Stacked(layer) => layer.below(self.profile).tools(),
             Store::Device(device) => vec![device.mkfs_tool(), device.fsck_tool()],
             Store::Memory | Store::FileIsDevice | Store::Directory => Vec::new(),
+        }
+    }
+
+    /// Whether an image or a device is made for it.
+    pub fn is_on_device(&self) -> bool {
+        match self.adapter.store() {
+            Store::Device(_) | Store::Stacked(_) => true,
+            Store::Memory | Store::FileIsDevice | Store::Directory => false,
+        }
+    }
+
+    /// The modules that it takes on a kernel that has all of it as modules.
+    pub fn modules(&self) -> Vec<&'static str> {
+        let own = self.adapter.drivers().iter().copied();
+        match self.adapter.store() {
+            Store::Device(_) if self.profile.is_dax() => own.chain(pmem::MODULES).collect(),
+            Store::Device(_) => own.chain(["loop"]).collect(),
+            Store::Stacked(layer) => own.chain(layer.below(self.profile).modules()).collect(),
+            Store::FileIsDevice => vec!["loop"],
+            Store::Memory | Store::Directory => Vec::new(),
         }
     }
 }

@@ -52,7 +52,7 @@ impl DeviceFile {
         let whole = size.next_multiple_of(image::STEP as u64);
         let image = image::create(env.image_dir, Prefer::Disk, whole, whole, env.background)?;
         image.file.set_len(size).map_err(io("cut an image"))?;
-        let device = LoopDevice::attach_to_new(&image.file, &env.tag.to_string(), dir)?;
+        let device = LoopDevice::attach_to_new(&image.file, &env.tag.to_string(), false, dir)?;
         let number = fs::metadata(device.path())
             .map_err(io("find the node"))?
             .st_rdev();

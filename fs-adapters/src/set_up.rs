@@ -10,12 +10,15 @@ use punchbench_sys::blk;
 use punchbench_sys::loopdev::{LoopDevice, LoopError};
 use tempfile::TempDir;
 
-use crate::adapter::{MkfsPlan, OnDevice, Store, Target};
+use crate::adapter::{MkfsPlan, OnDevice, Stacked, Store, Target};
 use crate::device::{self, DeviceChoice};
+use crate::hold::{HoldError, ImageServer};
 use crate::home::{DiscardOff, Home, RealDevice};
 use crate::image::{self, Background, Prefer};
 use crate::kernel::{self, Support};
-use crate::mounted::{MountPoint, Mounted};
+use crate::mount_point::{MountPoint, What};
+use crate::mounted::Mounted;
+use crate::pmem;
 use crate::profile::ProfileError;
 use crate::tag::Tag;
 use crate::tools::Version;
@@ -41,6 +44,8 @@ pub struct SetUp<'a> {
     pub size: u64,
     /// The bytes of the device before mkfs.
     pub background: Background<'a>,
+    /// Put the image before a server that can hold chosen I/O: see [`Mounted::holder`].
+    pub hold: bool,
     /// How long mkfs or fsck may take.
     pub tool_time: Duration,
 }
@@ -56,6 +61,7 @@ impl<'a> SetUp<'a> {
             in_dir: None,
             size: image::USUAL_SIZE,
             background,
+            hold: false,
             tool_time: TOOL_TIME,
         }
     }
@@ -70,6 +76,7 @@ impl std::fmt::Debug for SetUp<'_> {
             .field("device", &self.device)
             .field("in_dir", &self.in_dir)
             .field("size", &self.size)
+            .field("hold", &self.hold)
             .field("tool_time", &self.tool_time)
             .finish_non_exhaustive()
     }
@@ -125,6 +132,17 @@ impl From<LoopError> for SetUpError {
     }
 }
 
+impl From<HoldError> for SetUpError {
+    fn from(error: HoldError) -> Self {
+        match error {
+            HoldError::Unsupported(reason) => SetUpError::Skipped { reason, hint: None },
+            HoldError::Gone(_) | HoldError::Over(_) | HoldError::Io { .. } => {
+                SetUpError::Error(error.to_string())
+            }
+        }
+    }
+}
+
 impl From<ProfileError> for SetUpError {
     fn from(error: ProfileError) -> Self {
         match error {
@@ -169,9 +187,16 @@ impl Target {
                         tool.hint(),
                     ));
                 }
-                if env.device.is_none() {
-                    check_loop()?;
+                match env.device {
+                    None if self.profile.is_dax() => drop(pmem::find()?),
+                    None => check_loop()?,
+                    Some(_) => {}
                 }
+                self.adapter.check(self.profile)
+            }
+            Store::Stacked(layer) => {
+                layer.below(self.profile).check(env)?;
+                self.check_kernel()?;
                 self.adapter.check(self.profile)
             }
             Store::FileIsDevice => {
@@ -210,15 +235,11 @@ impl Target {
                 // The source of a tmpfs is free text: it carries the tag.
                 let own = format!("size={},mode=700", env.size);
                 let data = self.profile.mount_data(&own);
-                let point = MountPoint::mount(
-                    own_directory(env.tag, env.work_dir)?,
-                    &env.tag.to_string(),
-                    "tmpfs",
-                    &data,
-                )?;
+                let point = self.mount(env, env.tag.to_string(), data, None)?;
                 Mounted::on(*self, point, Home::Memory, Vec::new(), env.tool_time)
             }
             Store::Device(on_device) => self.set_up_on_device(on_device, env),
+            Store::Stacked(layer) => self.set_up_on_another(layer, env),
         }
     }
 
@@ -230,6 +251,13 @@ impl Target {
         let mut facts = Vec::new();
         let home = match env.device {
             Some(choice) => real_device(on_device, choice, env, &mut facts)?,
+            None if self.profile.is_dax() => {
+                let choice = DeviceChoice {
+                    path: pmem::find()?,
+                    insist: false,
+                };
+                real_device(on_device, &choice, env, &mut facts)?
+            }
             None => loop_device(on_device, env, &mut facts)?,
         };
         let (path, size) = home
@@ -238,13 +266,41 @@ impl Target {
         self.mkfs(on_device, path, size, env.tool_time, &mut facts)?;
         let source = path.to_string_lossy().into_owned();
         let data = self.profile.mount_data(on_device.mount_data());
-        let point = MountPoint::mount(
-            own_directory(env.tag, env.work_dir)?,
-            &source,
-            self.adapter.name(),
-            &data,
-        )?;
+        let point = self.mount(env, source, data, None)?;
         Mounted::on(*self, point, home, facts, env.tool_time)
+    }
+
+    /// The filesystem below first, in a directory of which this one has its files.
+    fn set_up_on_another(
+        &self,
+        layer: &dyn Stacked,
+        env: &SetUp<'_>,
+    ) -> Result<Mounted, SetUpError> {
+        let below = layer.below(self.profile).set_up(env)?;
+        let facts = below.facts().to_vec();
+        let over = layer
+            .over(below.dir())
+            .map_err(SetUpError::io("make directories for a layer"))?;
+        let data = self.profile.mount_data(&over.data);
+        let point = self.mount(env, env.tag.to_string(), data, over.served)?;
+        let home = Home::Layer(Box::new(below));
+        Mounted::on(*self, point, home, facts, env.tool_time)
+    }
+
+    fn mount(
+        &self,
+        env: &SetUp<'_>,
+        source: String,
+        data: String,
+        served: Option<PathBuf>,
+    ) -> Result<MountPoint, SetUpError> {
+        let what = What {
+            source,
+            fstype: self.adapter.name().to_owned(),
+            data,
+            served,
+        };
+        MountPoint::mount(own_directory(env.tag, env.work_dir)?, what)
     }
 
     fn mkfs(
@@ -287,13 +343,10 @@ fn check_loop() -> Result<(), SetUpError> {
 
 /// A directory that a sweep recognises.
 fn own_directory(tag: &Tag, parent: &Path) -> Result<TempDir, SetUpError> {
-    tempfile::Builder::new()
-        .prefix(&tag.directory_prefix())
-        .tempdir_in(parent)
-        .map_err(SetUpError::io(format!(
-            "make a directory in {}",
-            parent.display()
-        )))
+    tag.new_directory(parent).map_err(SetUpError::io(format!(
+        "make a directory in {}",
+        parent.display()
+    )))
 }
 
 fn loop_device(
@@ -311,11 +364,31 @@ fn loop_device(
     .map_err(|error| SetUpError::Error(error.to_string()))?;
     facts.push(format!("image: {}", image.place));
     let nodes = own_directory(env.tag, env.work_dir)?;
-    let device = LoopDevice::attach_to_new(&image.file, &env.tag.to_string(), nodes.path())?;
+    let tag = env.tag.to_string();
+    let (device, server) = if env.hold {
+        let (server, file) = ImageServer::start(&image.file, env.tag, env.work_dir)?;
+        let device = LoopDevice::attach_to_new(&file, &tag, true, nodes.path())?;
+        // Through its page cache, requests would reach the server late or never.
+        if !device
+            .has_direct_io()
+            .map_err(SetUpError::io("ask for the loop device's mode"))?
+        {
+            return Err(SetUpError::Error(format!(
+                "{} does not read its served image directly, so nothing could be held",
+                device.name()
+            )));
+        }
+        facts.push("holder: the image's server".to_owned());
+        (device, Some(server))
+    } else {
+        let device = LoopDevice::attach_to_new(&image.file, &tag, false, nodes.path())?;
+        (device, None)
+    };
     let discard = DiscardOff::of_loop(&device.name(), facts)?;
     Ok(Home::Loop {
         discard,
         device,
+        server,
         image: image.file,
         size: image.size,
         _nodes: nodes,

@@ -12,10 +12,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::{major, minor};
 use nix::unistd::Pid;
 use punchbench_sys::{blk, loopdev, mount};
 
 use crate::adapter::{ADAPTERS, Store};
+use crate::folios;
+use crate::hold::{fusectl, throttle};
 use crate::tag::{ENVIRONMENT, Tag};
 
 /// How long processes get to die and devices to be released.
@@ -31,21 +34,25 @@ const LOOP_MAJOR: u32 = 7;
 /// looked through for directories of dead runs.
 pub fn sweep(directories: &[&Path]) -> io::Result<Vec<String>> {
     let mut lines = Vec::new();
-    let dead_devices: Vec<u32> = loopdev::in_use()?
-        .into_iter()
-        .filter(|status| is_dead(Tag::parse(&status.tag)))
-        .map(|status| status.number)
-        .collect();
+    let mut dead = loopdev::in_use()?;
+    dead.retain(|status| is_dead(Tag::parse(&status.tag)));
+    let dead_devices: Vec<u32> = dead.iter().map(|status| status.number).collect();
+    // A server of an image that holds I/O lets nobody else end: what it holds fails first.
+    for status in &dead {
+        lines.extend(abort_server(status));
+    }
     // What is frozen is thawed first: whoever waits for it cannot even be killed before.
     release_mounts(&dead_devices, &mut lines)?;
     end_processes(&mut lines)?;
     for number in dead_devices {
         lines.push(clear_device(number));
     }
+    lines.extend(throttle::sweep()?);
     match loopdev::remove_idle()? {
         0 => {}
         many => lines.push(format!("{many} idle loop device(s) of a dead run: removed")),
     }
+    lines.extend(folios::sweep());
     for directory in directories {
         remove_directories(directory, &mut lines);
     }
@@ -195,6 +202,30 @@ fn thaw(at: &Path) -> bool {
     // Where the filesystem does not know this, unmounting must do.
     let _ = blk::shutdown(&root);
     thawed
+}
+
+/// Aborts the FUSE connection that a device's file comes from, if it is one; the file's device number names it.
+fn abort_server(status: &loopdev::LoopStatus) -> Option<String> {
+    let connection = u32::try_from(minor(status.backing)).ok()?;
+    if major(status.backing) != 0 {
+        return None;
+    }
+    let outcome = apart(move || {
+        mount::enter_private_namespace()?;
+        fusectl::abort(connection, &std::env::temp_dir())
+    });
+    match outcome {
+        // The file of an ordinary image is on another filesystem without a device, such as tmpfs.
+        Ok(false) => None,
+        Ok(true) => Some(format!(
+            "FUSE connection {connection} behind /dev/loop{} of a dead run: aborted",
+            status.number
+        )),
+        Err(error) => Some(format!(
+            "FUSE connection {connection} behind /dev/loop{} of a dead run: cannot be aborted ({error})",
+            status.number
+        )),
+    }
 }
 
 /// Detaches a device. A frozen filesystem outlives its last mount and holds the device with nothing left

@@ -5,6 +5,10 @@
 
 use std::fmt;
 use std::fs;
+use std::io;
+use std::path::Path;
+
+use tempfile::TempDir;
 
 /// The environment variable that carries the tag in every process of a trial.
 pub const ENVIRONMENT: &str = "PUNCHBENCH_TRIAL";
@@ -59,6 +63,13 @@ impl Tag {
     /// The beginning of the names of its directories.
     pub fn directory_prefix(&self) -> String {
         format!("{PREFIX}-{}-{}-{}-", self.pid, self.start, self.namespace)
+    }
+
+    /// A new directory that a sweep recognises.
+    pub(crate) fn new_directory(&self, parent: &Path) -> io::Result<TempDir> {
+        tempfile::Builder::new()
+            .prefix(&self.directory_prefix())
+            .tempdir_in(parent)
     }
 
     /// The tag in a directory's name.

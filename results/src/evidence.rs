@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Staged;
+
 /// What a trial can show for itself.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Evidence {
@@ -23,6 +25,13 @@ pub struct Evidence {
     pub racing_ns: u64,
     /// One entry for every actor but the invalidator.
     pub fillers: Vec<FillerEvidence>,
+    /// Folios of more than one page that came into the page cache while actors raced; absent where that is
+    /// not asked or the kernel does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub large_folios: Option<u64>,
+    /// Windows that were read ahead asynchronously while actors raced; absent likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub async_readahead: Option<u64>,
     /// Counted results of the invalidator that a scenario asks about, such as `same` and `differs`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub outcomes: BTreeMap<String, u64>,
@@ -39,6 +48,9 @@ pub struct Evidence {
     /// Blocked samples, used by staged scenarios.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub blocked: Vec<String>,
+    /// The course of a staged scenario's attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staged: Option<Staged>,
     /// Anything a reader of the record should know about how this was counted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,

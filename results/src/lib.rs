@@ -6,6 +6,7 @@
 
 mod across;
 pub mod compare;
+pub mod diagram;
 pub mod evidence;
 pub mod exit_code;
 pub mod explain_failure;
@@ -23,6 +24,7 @@ pub mod report;
 pub mod run_info;
 pub mod schema;
 pub mod source;
+pub mod staged;
 pub mod table;
 mod table_file;
 pub mod terminal;
@@ -30,6 +32,7 @@ mod text;
 pub mod verdict;
 
 pub use compare::Comparison;
+pub use diagram::{Diagram, Row};
 pub use evidence::{Contact, Evidence, FillerEvidence, Floor, Placement};
 pub use explain_failure::explain_failure;
 pub use export::{Exporter, Style, exporter, exporters};
@@ -40,5 +43,6 @@ pub use record::{Answer, Confirmation, Phase, Record, SCHEMA_VERSION, Via, Viola
 pub use run_info::{RunInfo, Shard};
 pub use schema::record_schema_json;
 pub use source::{Source, SourceError};
+pub use staged::{Did, Meanwhile, Moment, Parked, Staged};
 pub use table::Summary;
 pub use verdict::{Expectation, Verdict, Where};

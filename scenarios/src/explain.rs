@@ -5,6 +5,8 @@ use std::fmt::Write;
 
 use crate::{Actor, Content, Holds, Op, Repeat, Role, Scenario};
 
+mod stage;
+
 const WIDTH: usize = 96;
 /// A column of the timeline is at most so wide.
 const COLUMN: usize = 34;
@@ -13,8 +15,9 @@ const COLUMN: usize = 34;
 pub fn one_line(s: &Scenario) -> String {
     let racing: Vec<String> = s.racers().map(|(_, a)| words(a)).collect();
     format!(
-        "{:<40} {} × {}",
+        "{:<48} {:<6} {} × {}",
         s.scenario,
+        s.kind(),
         s.operation().word(),
         racing.join(" + ")
     )
@@ -29,12 +32,24 @@ pub fn explain(s: &Scenario) -> String {
     section(&mut out, "What races what");
     files(&mut out, s);
     actors(&mut out, s);
-    section(&mut out, "One round");
-    timeline(&mut out, s);
+    if s.is_staged() {
+        section(&mut out, "The attempt, step by step");
+        stage::steps(&mut out, s);
+        section(&mut out, "Meanwhile");
+        stage::meanwhile(&mut out, s);
+    } else {
+        section(&mut out, "One round");
+        timeline(&mut out, s);
+    }
     section(&mut out, "What is checked, and when");
     checks(&mut out, s);
-    section(&mut out, "What proves that the race took place");
-    proofs(&mut out, s);
+    if s.is_staged() {
+        section(&mut out, "What proves that the operation was met inside");
+        stage::proofs(&mut out, s);
+    } else {
+        section(&mut out, "What proves that the race took place");
+        proofs(&mut out, s);
+    }
     out
 }
 
@@ -85,6 +100,9 @@ fn files(out: &mut String, s: &Scenario) {
             &format!("File `{name}`, {}: {content}.", file.size),
         );
     }
+    if s.is_staged() {
+        return;
+    }
     paragraph(
         out,
         "    ",
@@ -100,10 +118,13 @@ fn actors(out: &mut String, s: &Scenario) {
     let width = s.actors.iter().map(|(n, _)| n.len()).max().unwrap_or(0);
     for (name, a) in s.actors.iter() {
         let part = match a.role {
+            Role::Invalidator if s.is_staged() => "the invalidator",
             Role::Invalidator => "the invalidator, once a round",
             Role::Filler => "fills the page cache",
             Role::Dirtier => "changes pages",
+            Role::Reuser if s.is_staged() => "takes the freed blocks",
             Role::Reuser => "takes the freed blocks, once after each pass",
+            Role::Helper => "sets the scene",
         };
         let mut text = format!(
             "{part}: {}",
@@ -316,7 +337,11 @@ fn checks(out: &mut String, s: &Scenario) {
         "{}, {through}; otherwise {otherwise}, or worse by whose bytes they are.",
         must_hold(s)
     );
-    paragraph(out, "    after the round  ", &after);
+    let when = match s.is_staged() {
+        true => "    after release    ",
+        false => "    after the round  ",
+    };
+    paragraph(out, when, &after);
     if let Op::Dedupe(a) = s.operation() {
         let text = format!(
             "`{}` of `{}` holds what it held before, and the answer (same, differs) fits the stores; \

@@ -56,6 +56,11 @@ pub struct Kernels {
 }
 
 impl Kernels {
+    /// Whether there are no bounds.
+    pub fn are_all(&self) -> bool {
+        *self == Kernels::default()
+    }
+
     /// Whether a release lies within. One that cannot be read lies only within no bounds at all.
     pub fn contain(&self, release: &str) -> bool {
         match release.parse::<KernelVersion>() {
@@ -164,7 +169,7 @@ pub fn expectation(verdict: &Verdict, issue: Option<&KnownIssue>) -> Expectation
     }
 }
 
-fn check(i: &KnownIssue, tree: &Node, origin: &str) -> Vec<Diagnostic> {
+fn check(i: &mut KnownIssue, tree: &Node, origin: &str) -> Vec<Diagnostic> {
     let mut out = Vec::new();
     let mut at = |path: &[&str], message: String, help: Option<String>| {
         let span = tree.value(path).span.clone();

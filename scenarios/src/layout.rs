@@ -38,7 +38,19 @@ impl Scenario {
             inside: false,
             whole_blocks: false,
         };
-        ops.chain([expect]).collect()
+        let steps = self.stage.iter().enumerate().filter_map(|(i, step)| {
+            let (below, on) = step.on_range()?;
+            let path = ["stage", &i.to_string(), step.word()].map(str::to_owned);
+            let below = below.iter().map(|key| (*key).to_owned());
+            Some(Site {
+                path: path.into_iter().chain(below).collect(),
+                file: &on.file,
+                range: &on.range,
+                inside: false,
+                whole_blocks: false,
+            })
+        });
+        ops.chain(steps).chain([expect]).collect()
     }
 
     /// The file that the expectation is about.

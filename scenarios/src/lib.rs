@@ -15,7 +15,15 @@ pub mod op;
 mod outline;
 pub mod range;
 pub mod schema;
+pub mod stage;
 mod wire;
+
+/// The strict loader, for other kinds of files in the same manner: policies of the reference.
+pub mod strict {
+    pub use crate::diagnostics::{Diagnostic, Diagnostics, suggest};
+    pub use crate::load::{parse, read_file};
+    pub use crate::outline::{Kind, Node};
+}
 
 pub use catalog::{catalog, find, matches_glob};
 pub use diagnostics::{Diagnostic, Diagnostics};
@@ -36,3 +44,6 @@ pub use op::{
 };
 pub use range::{Anchor, Geometry, Position, RangeError, RangeExpr, Size, Unit};
 pub use schema::schema_json;
+pub use stage::{
+    ActorArgs, ActorsArgs, Does, During, Held, HoldArgs, Only, ParkedArgs, ReleaseArgs, Step,
+};

@@ -14,7 +14,15 @@ use crate::outline::{Kind, MOST_BYTES, Node, outline};
 /// Reads a scenario from text. The origin is the file's name, for messages; if it ends in `.yaml`, the
 /// scenario must be named like it.
 pub fn load(text: &str, origin: &str) -> Result<Scenario, Diagnostics> {
-    parse(text, origin, operations_are_maps, check::scenario)
+    parse(
+        text,
+        origin,
+        operations_are_maps,
+        |s: &mut Scenario, tree, origin| {
+            s.fill_in_round();
+            check::scenario(s, tree, origin)
+        },
+    )
 }
 
 /// Reads a scenario from bytes that may be anything.
@@ -24,6 +32,11 @@ pub fn load_bytes(bytes: &[u8], origin: &str) -> Result<Scenario, Diagnostics> {
 
 /// Reads a scenario from a file, of which no more is read than a scenario may have.
 pub fn load_file(path: &Path) -> Result<Scenario, Diagnostics> {
+    load(&read_file(path)?, &path.display().to_string())
+}
+
+/// The text of a file, of which no more is read than a file of ours may have.
+pub fn read_file(path: &Path) -> Result<String, Diagnostics> {
     let origin = path.display().to_string();
     let mut bytes = Vec::new();
     std::fs::File::open(path)
@@ -35,7 +48,7 @@ pub fn load_file(path: &Path) -> Result<Scenario, Diagnostics> {
                 vec![Diagnostic::new(format!("cannot read it: {e}"), None)],
             )
         })?;
-    load_bytes(&bytes, &origin)
+    utf8(&bytes, &origin).map(str::to_owned)
 }
 
 pub(crate) fn utf8<'a>(bytes: &'a [u8], origin: &str) -> Result<&'a str, Diagnostics> {
@@ -54,11 +67,11 @@ pub(crate) fn utf8<'a>(bytes: &'a [u8], origin: &str) -> Result<&'a str, Diagnos
 }
 
 /// The three gates, for any kind of file.
-pub(crate) fn parse<T: DeserializeOwned>(
+pub fn parse<T: DeserializeOwned>(
     text: &str,
     origin: &str,
     shape: impl FnOnce(&Node) -> Vec<Diagnostic>,
-    sense: impl FnOnce(&T, &Node, &str) -> Vec<Diagnostic>,
+    sense: impl FnOnce(&mut T, &Node, &str) -> Vec<Diagnostic>,
 ) -> Result<T, Diagnostics> {
     // A text too large to be walked is not kept for the message either.
     let kept = if text.len() > MOST_BYTES { "" } else { text };
@@ -68,9 +81,9 @@ pub(crate) fn parse<T: DeserializeOwned>(
     if !wrong.is_empty() {
         return Err(fail(wrong));
     }
-    let value: T =
+    let mut value: T =
         serde_yaml::from_str(text).map_err(|e| fail(vec![misshapen(&e, text, &tree)]))?;
-    let wrong = sense(&value, &tree, origin);
+    let wrong = sense(&mut value, &tree, origin);
     if wrong.is_empty() {
         Ok(value)
     } else {
@@ -83,29 +96,41 @@ fn operations_are_maps(tree: &Node) -> Vec<Diagnostic> {
     let Kind::Map(actors) = &tree.value(&["actors"]).kind else {
         return Vec::new();
     };
-    let lists = actors
+    let lists = actors.iter().map(|(_, _, actor)| actor.value(&["do"]));
+    let operations = lists.flat_map(|ops| {
+        let example = ("read: {file: victim, range: chunk}", "syncfs: {}");
+        are_maps(ops, "an operation", "operation", example)
+    });
+    let example = ("start: {actors: [puncher]}", "reuse: {}");
+    let steps = are_maps(tree.value(&["stage"]), "a step", "step", example);
+    operations.chain(steps).collect()
+}
+
+/// Whether each item of a list, if it is one, is a map of one key.
+fn are_maps(list: &Node, one: &str, each: &str, example: (&str, &str)) -> Vec<Diagnostic> {
+    let Kind::List(items) = &list.kind else {
+        return Vec::new();
+    };
+    let refuse = |item: &Node, message, help| {
+        Diagnostic::new(message, Some(item.span.clone()))
+            .label("here")
+            .help(help)
+    };
+    let (usual, bare) = example;
+    items
         .iter()
-        .filter_map(|(_, _, actor)| match &actor.value(&["do"]).kind {
-            Kind::List(ops) => Some(ops),
-            _ => None,
-        });
-    lists
-        .flatten()
-        .filter_map(|op| match &op.kind {
+        .filter_map(|item| match &item.kind {
             Kind::Map(entries) if entries.len() == 1 => None,
-            Kind::Map(entries) => Some(
-                Diagnostic::new(
-                    format!("an operation has one key; this map has {}", entries.len()),
-                    Some(op.span.clone()),
-                )
-                .label("here")
-                .help("write one list item for each operation: `- read: {file: victim, range: chunk}`"),
-            ),
-            _ => Some(
-                Diagnostic::new("an operation is a map of one key", Some(op.span.clone()))
-                    .label("here")
-                    .help("write `- read: {file: victim, range: chunk}`, or `- syncfs: {}`"),
-            ),
+            Kind::Map(entries) => Some(refuse(
+                item,
+                format!("{one} has one key; this map has {}", entries.len()),
+                format!("write one list item for each {each}: `- {usual}`"),
+            )),
+            _ => Some(refuse(
+                item,
+                format!("{one} is a map of one key"),
+                format!("write `- {usual}`, or `- {bare}`"),
+            )),
         })
         .collect()
 }

@@ -4,7 +4,7 @@ use punchbench_results::Floor;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Named, Op, RangeExpr, Size};
+use crate::{During, Named, Only, Op, RangeExpr, Size, Step};
 
 /// One scenario: what races what, on which files, and what must hold.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -22,12 +22,22 @@ pub struct Scenario {
     /// What the target must be able to do; must name every capability that its operations need.
     #[serde(default)]
     pub needs: Vec<Capability>,
+    /// Where alone a staged scenario's steps lead to what it is about; elsewhere it is unsupported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<Only>,
     /// The files it works on, by name.
     pub files: Named<FileSpec>,
-    /// What one round is.
+    /// What one round is, of a stress scenario. Of a staged one, whose steps stand under `stage`, the
+    /// loader works it out: the file that the operation works on, as a whole, once.
+    #[serde(default)]
     pub round: Round,
     /// Who races whom, by name. Exactly one invalidator.
     pub actors: Named<Actor>,
+    /// What happens, step by step, in a staged scenario.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(with = "serde_yaml::with::singleton_map_recursive")]
+    #[schemars(with = "Vec<Step>")]
+    pub stage: Vec<Step>,
     /// What must hold after each round.
     pub expect: Expect,
     /// A stricter floor of evidence than the usual one.
@@ -70,7 +80,7 @@ pub enum Content {
 }
 
 /// What one round is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Round {
     /// The file whose chunks are raced, one a round.
@@ -113,6 +123,8 @@ pub enum Role {
     Dirtier,
     /// Allocates the freed blocks for another file, once after each pass.
     Reuser,
+    /// Sets the scene of a staged scenario, with whatever operations; what it sees is judged as anybody's.
+    Helper,
 }
 
 /// How often an actor repeats its operations within a round. In YAML: `once`, or `while NAME`.
@@ -160,6 +172,9 @@ pub struct Expect {
     pub range: RangeExpr,
     /// What it holds.
     pub is: Holds,
+    /// What the actors of a staged scenario do while the operation is parked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub during: Vec<During>,
 }
 
 /// What a range holds after a round.
@@ -268,10 +283,55 @@ impl Scenario {
             .expect("the loader checked that there is exactly one invalidator")
     }
 
-    /// The actors that race the invalidator within a round.
+    /// The actors that race the invalidator within a round, and a staged scenario's helpers.
     pub fn racers(&self) -> impl Iterator<Item = (&str, &Actor)> {
         self.actors
             .iter()
-            .filter(|(_, a)| matches!(a.role, Role::Filler | Role::Dirtier))
+            .filter(|(_, a)| matches!(a.role, Role::Filler | Role::Dirtier | Role::Helper))
+    }
+
+    /// Whether one attempt decides, step by step, rather than many rounds.
+    pub fn is_staged(&self) -> bool {
+        !self.stage.is_empty()
+    }
+
+    /// `staged` or `stress`, for lists.
+    pub fn kind(&self) -> &'static str {
+        if self.is_staged() { "staged" } else { "stress" }
+    }
+
+    /// The floor that a record is held against. Of a staged scenario nothing is counted but reused blocks:
+    /// who was seen blocked is what counts.
+    pub fn floor(&self) -> Floor {
+        match self.is_staged() {
+            true => Floor {
+                overlapped: 0,
+                filled: 0,
+                reused_blocks: self.evidence.reused_blocks.unwrap_or(0),
+            },
+            false => self.evidence.floor(),
+        }
+    }
+
+    /// Works out the round of a staged scenario.
+    pub(crate) fn fill_in_round(&mut self) {
+        if !self.is_staged() || self.round != Round::default() {
+            return;
+        }
+        let invalidator = self
+            .actors
+            .iter()
+            .find(|(_, a)| a.role == Role::Invalidator);
+        let on = invalidator
+            .and_then(|(_, a)| a.ops.iter().find(|op| op.invalidates())?.file())
+            .unwrap_or_default()
+            .to_owned();
+        if let Some(file) = self.files.get(&on) {
+            self.round = Round {
+                chunk: file.size,
+                on,
+                fixed: true,
+            };
+        }
     }
 }

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 /// A size in bytes, pages or filesystem blocks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Size {
     /// How many.
     pub count: u64,
@@ -13,9 +13,10 @@ pub struct Size {
 }
 
 /// What a size counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Unit {
     /// Bytes, also for KiB, MiB and GiB, multiplied out.
+    #[default]
     Byte,
     /// Pages of the machine.
     Page,

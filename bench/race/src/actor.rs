@@ -3,6 +3,7 @@
 //! calls, reads the clock and judges; it does not allocate, log, or sleep.
 
 mod round;
+mod staged;
 mod tell;
 
 use std::ops::Range;
@@ -145,6 +146,8 @@ pub struct Racer<'a> {
     begun: u64,
     usage: crate::Usage,
     random: Xoshiro256PlusPlus,
+    /// What its last call returned.
+    last: Outcome,
     /// In this round the leader is held back rather than those who call once.
     leader_waits: bool,
     /// When the pass's race began.
@@ -234,6 +237,7 @@ impl<'a> Racer<'a> {
             begun: 0,
             usage: crate::Usage::default(),
             random: Xoshiro256PlusPlus::seed_from_u64(part.seed),
+            last: Outcome::default(),
             leader_waits: false,
             started: Instant::now(),
             began: None,
@@ -272,7 +276,10 @@ impl<'a> Racer<'a> {
                 }
                 _ => {
                     seen = command;
-                    self.pass(command - 1)?;
+                    match self.part.plan.stage.is_empty() {
+                        true => self.pass(command - 1)?,
+                        false => self.staged_pass(command - 1)?,
+                    }
                 }
             }
             if self.part.board.aborted() {
@@ -310,34 +317,49 @@ impl<'a> Racer<'a> {
             }
             board.gate(spin)?;
             round += n;
-            if board.void().load(SeqCst) != 0 {
-                self.report_held(pass)?;
+            if self.judge_batch(pass, round - n..round, &mut contents)? {
                 last = true;
                 break;
             }
-            if self.leads() {
-                self.raced += n;
-                board.rounds().store(self.raced, SeqCst);
-                for actor in 1..plan.actors.len() {
-                    let alone = |page| plan.actors[actor].alone.contains(&page);
-                    let resident = self.residency(round - n..round, alone).unwrap_or(0);
-                    board.resident(actor).store(resident, SeqCst);
-                }
-                for round in round - n..round {
-                    let known = board.known(round, plan.mutators);
-                    board.order(round).store(known.word(), SeqCst);
-                }
-            }
-            board.gate(spin)?;
-            for round in round - n..round {
-                let known = Known::of(board.order(round).load(SeqCst));
-                plan.settle(pass, round, known, &mut contents);
-            }
-            self.count_fills();
-            self.report_held(pass)?;
-            self.probe_batch(pass, round - n, round, &contents)?;
         }
         self.pass_done(round, last)
+    }
+
+    /// After the last call of a batch: what the files hold now, what was seen in the race, and what it has
+    /// left behind. Whether nobody knows what the files hold, because an operation failed.
+    fn judge_batch(
+        &mut self,
+        pass: u64,
+        rounds: Range<u64>,
+        contents: &mut [Content],
+    ) -> Result<bool, Ended> {
+        let (plan, board) = (self.part.plan, self.part.board);
+        if board.void().load(SeqCst) != 0 {
+            self.report_held(pass)?;
+            return Ok(true);
+        }
+        if self.leads() {
+            self.raced += rounds.end - rounds.start;
+            board.rounds().store(self.raced, SeqCst);
+            for actor in 1..plan.actors.len() {
+                let alone = |page| plan.actors[actor].alone.contains(&page);
+                let resident = self.residency(rounds.clone(), alone).unwrap_or(0);
+                board.resident(actor).store(resident, SeqCst);
+            }
+            for round in rounds.clone() {
+                let known = board.known(round, plan.mutators);
+                board.order(round).store(known.word(), SeqCst);
+            }
+        }
+        board.gate(self.part.spin)?;
+        for round in rounds.clone() {
+            let known = Known::of(board.order(round).load(SeqCst));
+            plan.settle(pass, round, known, contents);
+        }
+        self.count_fills();
+        self.report_held(pass)?;
+        self.probe_batch(pass, rounds.start, rounds.end, contents)?;
+        Ok(false)
     }
 
     fn pass_done(&mut self, rounds: u64, last: bool) -> Result<(), Ended> {

@@ -6,9 +6,10 @@
 //! had returned before the observer began (ORACLE section 1).
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::{Duration, Instant};
 
 use punchbench_results::Floor;
-use punchbench_sys::{process, shm::SharedWords};
+use punchbench_sys::{futex, process, shm::SharedWords};
 
 /// The most actors that may race.
 pub const MOST_ACTORS: usize = 8;
@@ -36,8 +37,10 @@ const CALL_NS: usize = 11 * LINE;
 /// One line for each actor: suspect, answer (3 words), call sequence, resident,
 /// overlapped, filled.
 const ACTORS: usize = 12 * LINE;
+/// One line for each actor of a staged scenario: cue, done, errno, begin and end.
+const STAGE: usize = ACTORS + MOST_ACTORS * LINE;
 /// (begin, end) of each mutator, for each round of a batch.
-const TICKS: usize = ACTORS + MOST_ACTORS * LINE;
+const TICKS: usize = STAGE + MOST_ACTORS * LINE;
 /// What is known of the order of each round's mutators, for a whole pass.
 const ORDERS: usize = TICKS + BATCH_ROUNDS as usize * MOST_MUTATORS * LINE;
 
@@ -45,11 +48,24 @@ const ORDERS: usize = TICKS + BATCH_ROUNDS as usize * MOST_MUTATORS * LINE;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Aborted;
 
+/// How long who waits for a cue sleeps before it looks whether the trial was given up.
+const NAP: Duration = Duration::from_millis(500);
+
+/// What an actor of a staged scenario is told to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cue {
+    /// Its operations.
+    Start = 1,
+    /// Look at what it saw, and at what all have left.
+    Judge = 2,
+}
+
 /// The shared words of one trial.
 #[derive(Debug)]
 pub struct Board {
     words: SharedWords,
     actors: u64,
+    origin: Instant,
 }
 
 /// Which mutators of a round had returned before which others began.
@@ -118,6 +134,7 @@ impl Board {
         Ok(Board {
             words: SharedWords::new(ORDERS + rounds as usize)?,
             actors: actors as u64,
+            origin: Instant::now(),
         })
     }
 
@@ -313,6 +330,75 @@ impl Board {
     pub fn answer(&self, actor: usize) -> [&AtomicU64; 3] {
         let at = ACTORS + actor * LINE + 1;
         [self.word(at), self.word(at + 1), self.word(at + 2)]
+    }
+
+    /// Nanoseconds since the board was made: the same clock for every actor.
+    pub fn ns(&self) -> u64 {
+        self.origin.elapsed().as_nanos() as u64
+    }
+
+    /// Gives an actor of a staged scenario its cue.
+    pub fn cue(&self, actor: usize, cue: Cue) {
+        let word = self.word(STAGE + actor * LINE);
+        word.store(cue as u64, SeqCst);
+        futex::wake_all(word);
+    }
+
+    /// Sleeps until an actor's cue has come.
+    pub fn await_cue(&self, actor: usize, cue: Cue) -> Result<(), Aborted> {
+        let word = self.word(STAGE + actor * LINE);
+        loop {
+            let seen = word.load(SeqCst);
+            if seen >= cue as u64 {
+                return Ok(());
+            }
+            if self.aborted() {
+                return Err(Aborted);
+            }
+            futex::wait(word, seen, NAP);
+        }
+    }
+
+    /// An actor of a staged scenario makes its first call.
+    pub fn called(&self, actor: usize) {
+        let at = STAGE + actor * LINE;
+        self.word(at + 3).store(self.ns(), SeqCst);
+    }
+
+    /// Its last call has returned, with this errno.
+    pub fn returned(&self, actor: usize, errno: i32) {
+        let at = STAGE + actor * LINE;
+        self.word(at + 2).store(errno as u64, SeqCst);
+        self.word(at + 4).store(self.ns(), SeqCst);
+        self.word(at + 1).store(1, SeqCst);
+        futex::wake_all(self.word(at + 1));
+    }
+
+    /// What an actor's last call returned, if it has; else sleeps for it, at most so long.
+    pub fn await_return(&self, actor: usize, at_most: Duration) -> Option<i32> {
+        let at = STAGE + actor * LINE;
+        let done = || self.word(at + 1).load(SeqCst) != 0;
+        if !done() && !at_most.is_zero() {
+            futex::wait(self.word(at + 1), 0, at_most);
+        }
+        done().then(|| self.word(at + 2).load(SeqCst) as i32)
+    }
+
+    /// When an actor's first call began and its last one returned, in nanoseconds of this board; 0 for what
+    /// is yet to come.
+    pub fn times(&self, actor: usize) -> (u64, u64) {
+        let at = STAGE + actor * LINE;
+        (
+            self.word(at + 3).load(SeqCst),
+            self.word(at + 4).load(SeqCst),
+        )
+    }
+
+    /// Forgets what an actor did on the last stage.
+    pub fn clear_stage(&self, actor: usize) {
+        for word in 0..LINE {
+            self.word(STAGE + actor * LINE + word).store(0, SeqCst);
+        }
     }
 
     /// Odd while an actor is in a call that must not wait.

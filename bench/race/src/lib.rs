@@ -6,6 +6,7 @@ pub mod asleep;
 pub mod board;
 pub mod confirm;
 pub mod content;
+pub mod grip;
 pub mod host;
 pub mod judge;
 pub mod message;
@@ -16,9 +17,12 @@ pub mod trial;
 pub mod verdict;
 pub mod verify;
 
+pub use grip::{Asleep, Grip, GripError, Hold, HoldId};
 pub use host::Host;
 pub use subject::{
     Call, DirectIo, FileId, Look, Outcome, Stage, Subject, SubjectError, Subjects, Usage,
 };
-pub use trial::{Event, Limits, RaceError, RaceReport, TrialSpec, race, remounted};
+pub use trial::{
+    Event, Limits, RaceError, RaceReport, TrialSpec, prepare, race, remounted, staged,
+};
 pub use verdict::verdict;

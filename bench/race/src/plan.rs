@@ -8,7 +8,7 @@ mod outcomes;
 use std::ops::Range;
 
 use punchbench_scenarios::{
-    Content as Fills, Effect, Geometry, On, Op, RangeError, Repeat, Role, Scenario,
+    Content as Fills, Effect, Geometry, On, Op, RangeError, Repeat, Role, Scenario, Step as Cue,
 };
 
 pub use outcomes::Way;
@@ -107,6 +107,8 @@ pub struct Plan {
     pub shifting: bool,
     /// Every round races the last chunk; it is evicted before each.
     pub fixed: bool,
+    /// The steps of a staged scenario, which has one round.
+    pub stage: Vec<Cue>,
     /// Rounds go downwards, so that what is read ahead is no later round's chunk.
     descending: bool,
     /// The filesystem is full while it races.
@@ -250,6 +252,7 @@ impl Plan {
             batch: 1,
             shifting,
             fixed: scenario.round.fixed,
+            stage: scenario.stage.clone(),
             descending,
             fills_up: partial != 0,
             partial,

@@ -4,6 +4,7 @@
 mod gather;
 mod listen;
 mod reuse;
+mod staged;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsFd;
@@ -21,6 +22,7 @@ use punchbench_sys::{futex, process};
 use crate::actor::{Part, Racer};
 use crate::board::{Board, Known, Spin};
 use crate::content::{Change, Content};
+use crate::grip::{Grip, GripError};
 use crate::host::{Crew, Host};
 use crate::message::{Finding, Message};
 use crate::plan::{Plan, PlanError};
@@ -48,6 +50,8 @@ pub struct TrialSpec {
     pub limits: Limits,
     /// The CPUs to use; empty for all that this process may run on.
     pub cpus: Vec<usize>,
+    /// The first pass's files are there already: [`prepare`] has made them.
+    pub prepared: bool,
 }
 
 /// When to stop, whichever comes first. At least one batch is raced.
@@ -113,16 +117,71 @@ pub enum RaceError {
         /// Why.
         what: String,
     },
+    /// The holder or the observer failed.
+    #[error(transparent)]
+    Grip(GripError),
+    /// A staged scenario without anything to hold I/O with.
+    #[error("a staged scenario needs something that holds block I/O, and this target has nothing")]
+    NoGrip,
     /// The system refused something that the engine itself needs.
     #[error("the race engine failed: {0}")]
     System(#[from] std::io::Error),
 }
 
-/// Races one trial.
+/// Races one trial of a stress scenario.
 pub fn race(
     spec: &TrialSpec,
     subjects: &dyn Subjects,
     host: Host,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<RaceReport, RaceError> {
+    run(spec, subjects, host, None, on_event)
+}
+
+/// Makes the files of the first pass, so that the filesystem can be mounted anew before actors open them.
+pub fn prepare(spec: &TrialSpec, subjects: &dyn Subjects) -> Result<(), RaceError> {
+    let plan = Plan::new(&spec.scenario, spec.geometry)?;
+    let (mut stage, contents) = (subjects.stage()?, plan.contents(0));
+    for file in plan.visible() {
+        write_out(
+            &mut *stage,
+            Stamps::new(spec.nonce),
+            file,
+            &contents[usize::from(file)],
+        )?;
+    }
+    Ok(())
+}
+
+/// Makes a file hold what it holds when a pass begins.
+fn write_out(
+    stage: &mut dyn Stage,
+    stamps: Stamps,
+    file: FileId,
+    content: &Content,
+) -> Result<(), SubjectError> {
+    stage.prepare(file, content.size(), &mut |at: u64, buf: &mut [u8]| {
+        let pieces: Vec<_> = content.window(at..at + buf.len() as u64).collect();
+        crate::judge::render(stamps, at, &pieces, buf);
+    })
+}
+
+/// Makes one attempt of a staged scenario.
+pub fn staged(
+    spec: &TrialSpec,
+    subjects: &dyn Subjects,
+    host: Host,
+    grip: &mut dyn Grip,
+    on_event: &mut dyn FnMut(Event),
+) -> Result<RaceReport, RaceError> {
+    run(spec, subjects, host, Some(grip), on_event)
+}
+
+fn run(
+    spec: &TrialSpec,
+    subjects: &dyn Subjects,
+    host: Host,
+    grip: Option<&mut dyn Grip>,
     on_event: &mut dyn FnMut(Event),
 ) -> Result<RaceReport, RaceError> {
     let plan = Plan::new(&spec.scenario, spec.geometry)?;
@@ -134,7 +193,11 @@ pub fn race(
         spec.cpus.clone()
     };
     let part = |me: usize| {
-        let (cpu, spin) = place(me, plan.actors.len(), &cpus);
+        let (cpu, spin) = match spec.scenario.is_staged() {
+            // Who is parked needs no CPU, and other attempts may run beside this one.
+            true => (None, Spin::Shared),
+            false => place(me, plan.actors.len(), &cpus),
+        };
         Part {
             plan: &plan,
             board: &board,
@@ -147,7 +210,7 @@ pub fn race(
             rounds: spec.limits.rounds,
             time: spec.limits.time,
             most: spec.limits.most,
-            floor: spec.scenario.evidence.floor(),
+            floor: spec.scenario.floor(),
             seed: spec.seed,
         }
     };
@@ -170,6 +233,7 @@ pub fn race(
     };
     host.crew(&board, plan.actors.len(), &body, |crew| {
         let coordinator = subjects.coordinator()?;
+        let grip = grip.map(|grip| -> &mut dyn Grip { grip });
         let lead = Lead::new(
             spec,
             &plan,
@@ -177,6 +241,7 @@ pub fn race(
             crew,
             &mut *stage,
             coordinator,
+            grip,
             on_event,
         );
         let report = lead.run();
@@ -215,6 +280,7 @@ struct Lead<'a> {
     crew: &'a mut Crew,
     stage: &'a mut dyn Stage,
     verifier: Verifier<'a>,
+    grip: Option<&'a mut dyn Grip>,
     on_event: &'a mut dyn FnMut(Event),
     began: Option<Instant>,
     evidence: Evidence,
@@ -243,6 +309,7 @@ impl<'a> Lead<'a> {
         crew: &'a mut Crew,
         stage: &'a mut dyn Stage,
         coordinator: Box<dyn Subject>,
+        grip: Option<&'a mut dyn Grip>,
         on_event: &'a mut dyn FnMut(Event),
     ) -> Lead<'a> {
         let direct = match stage.direct() {
@@ -264,6 +331,7 @@ impl<'a> Lead<'a> {
                 stage.direct(),
             ),
             stage,
+            grip,
             on_event,
             began: None,
             evidence: Evidence {
@@ -307,18 +375,28 @@ impl<'a> Lead<'a> {
         loop {
             (self.on_event)(Event::Preparing { pass });
             let mut contents = self.prepare(pass)?;
+            let on_stage = !self.plan.stage.is_empty();
             let before = self.blocks()?;
             if before.is_some() || self.plan.fills_up {
                 self.stage.fill_up(true)?;
             }
+            let rounds = self.board.rounds().load(SeqCst);
+            (self.on_event)(Event::Racing { pass, rounds });
             self.board.command().store(pass + 1, SeqCst);
             futex::wake_all(self.board.command());
             self.began.get_or_insert_with(Instant::now);
             let before_ns = self.evidence.racing_ns;
+            if on_stage {
+                self.stage(pass, &mut contents)?;
+            }
             let end = self.await_pass(pass);
             self.gather(pass, before_ns);
             let end = end?;
             if end.void {
+                if self.violations.is_empty() {
+                    let note = "a call fell short, as it may: what the file holds is not known, and the race ended there";
+                    self.evidence.notes.push(note.into());
+                }
                 return Ok(None);
             }
             for round in 0..end.rounds {
@@ -326,13 +404,15 @@ impl<'a> Lead<'a> {
                 self.plan.settle(pass, round, known, &mut contents);
             }
             (self.on_event)(Event::Verifying { pass });
-            self.reuse(pass, before, &mut contents)?;
+            if !on_stage {
+                self.reuse(pass, before, &mut contents)?;
+            }
             self.verify(pass, end.rounds, &contents)?;
             self.evidence.passes += 1;
             pass += 1;
             // A generation is written once; there are only so many.
             let exhausted = self.plan.generation(pass + 1) >> GENERATION_BITS != 0;
-            if end.last || exhausted || self.over() {
+            if end.last || exhausted || on_stage || self.over() {
                 return Ok(Some(contents));
             }
         }
@@ -340,7 +420,7 @@ impl<'a> Lead<'a> {
 
     fn over(&self) -> bool {
         let limits = &self.spec.limits;
-        let enough = self.board.exercised(self.spec.scenario.evidence.floor());
+        let enough = self.board.exercised(self.spec.scenario.floor());
         let time = if enough {
             limits.time
         } else {
@@ -363,12 +443,10 @@ impl<'a> Lead<'a> {
             .zip(&self.plan.files)
             .filter_map(|(of, f)| Some((f.behind?, of)));
         for (file, of) in hidden.chain(self.plan.visible().map(|file| (file, file))) {
-            let content = &contents[usize::from(of)];
-            let mut fill = |at: u64, buf: &mut [u8]| {
-                let pieces: Vec<_> = content.window(at..at + buf.len() as u64).collect();
-                crate::judge::render(stamps, at, &pieces, buf);
-            };
-            self.stage.prepare(file, content.size(), &mut fill)?;
+            if self.spec.prepared && pass == 0 {
+                continue;
+            }
+            write_out(self.stage, stamps, file, &contents[usize::from(of)])?;
             if file != of {
                 self.verifier.carry_out(&Call::SwapBoot { file }, 0)?;
             }

@@ -55,9 +55,16 @@ pub fn verdict(
         );
         return (Verdict::Error, what);
     }
-    match lacking(evidence, spec.floor(), spec, cache_is_store) {
-        Some(lack) => (Verdict::Inconclusive, lack),
-        None => (Verdict::Safe, exercised(evidence)),
+    let lacking = match &evidence.staged {
+        Some(staged) => staged.lacking.clone().or_else(|| {
+            reused_or_evicted(evidence, spec.reused_blocks.unwrap_or(0), cache_is_store)
+        }),
+        None => lacking(evidence, spec.floor(), spec, cache_is_store),
+    };
+    match (lacking, &evidence.staged) {
+        (Some(lack), _) => (Verdict::Inconclusive, lack),
+        (None, Some(staged)) => (Verdict::Safe, staged.proof() + "; nothing violated"),
+        (None, None) => (Verdict::Safe, exercised(evidence)),
     }
 }
 
@@ -84,13 +91,6 @@ fn lacking(
             ));
         }
     }
-    let reused = evidence.reused_blocks.unwrap_or(0);
-    if reused < floor.reused_blocks {
-        let need = floor.reused_blocks;
-        return Some(format!(
-            "{reused} freed blocks were proved reused; {need} are needed"
-        ));
-    }
     for (outcome, percent) in spec.outcomes.iter() {
         let got = evidence.outcomes.get(outcome).copied().unwrap_or(0);
         if got * 100 < evidence.rounds * u64::from(*percent) {
@@ -99,6 +99,17 @@ fn lacking(
                 evidence.rounds
             ));
         }
+    }
+    reused_or_evicted(evidence, floor.reused_blocks, cache_is_store)
+}
+
+/// What `safe` lacks of what is looked at once the race is over.
+fn reused_or_evicted(evidence: &Evidence, need: u64, cache_is_store: bool) -> Option<String> {
+    let reused = evidence.reused_blocks.unwrap_or(0);
+    if reused < need {
+        return Some(format!(
+            "{reused} freed blocks were proved reused; {need} are needed"
+        ));
     }
     if !evidence.eviction_proved && !cache_is_store {
         return Some(

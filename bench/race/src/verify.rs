@@ -74,6 +74,59 @@ impl<'a> Verifier<'a> {
         self.subject.evict(file, 0..size)
     }
 
+    /// Evicts a range of a file; whether its absence was proved.
+    pub fn evict_range(
+        &mut self,
+        file: FileId,
+        range: std::ops::Range<u64>,
+    ) -> Result<bool, SubjectError> {
+        Ok(!self.cache_is_store && self.subject.evict(file, range)?)
+    }
+
+    /// Reads a range into the page cache; whether all of it is there then, where that can be told.
+    pub fn warm(
+        &mut self,
+        file: FileId,
+        range: std::ops::Range<u64>,
+    ) -> Result<Option<bool>, SubjectError> {
+        let mut at = range.start;
+        while at < range.end {
+            let n = STEP.min(range.end - at);
+            let buf = &mut self.buf[..n as usize];
+            let outcome = self.subject.look(Look::Read, file, at, buf);
+            if outcome.errno != 0 || outcome.bytes == 0 {
+                let error = std::io::Error::from_raw_os_error(outcome.errno);
+                let on = format!("file {file} at {at}");
+                return Err(SubjectError {
+                    what: "read",
+                    on,
+                    error,
+                });
+            }
+            at += outcome.bytes;
+        }
+        let pages = self.pages(file, range);
+        Ok(pages.map(|pages| pages.iter().all(|p| *p)))
+    }
+
+    /// Whether any page of a range is in the page cache, where that can be told; touches none.
+    pub fn any_resident(
+        &mut self,
+        file: FileId,
+        range: std::ops::Range<u64>,
+    ) -> Result<Option<bool>, SubjectError> {
+        let pages = self.pages(file, range);
+        Ok(pages.map(|pages| pages.contains(&true)))
+    }
+
+    fn pages(&mut self, file: FileId, range: std::ops::Range<u64>) -> Option<Vec<bool>> {
+        let page = self.plan.page();
+        let count = range.end.div_ceil(page) - range.start / page;
+        let mut pages = vec![false; count as usize];
+        self.subject.resident(file, range, &mut pages)?;
+        Some(pages)
+    }
+
     /// Carries out a reuser's call, in steps, writing `generation`; ends early when no space is left. How
     /// many bytes it wrote.
     pub fn carry_out(&mut self, call: &Call, generation: u32) -> Result<u64, SubjectError> {

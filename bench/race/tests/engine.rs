@@ -202,6 +202,7 @@ fn run(toy: Toy, rounds: u64) -> (RaceReport, Verdict, String) {
             rounds: Some(rounds),
         },
         cpus: Vec::new(),
+        prepared: false,
     };
     let files = Arc::new(vec![File::default()]);
     let report = race(&spec, &ToyFs { toy, files }, Host::Thread, &mut |_| {}).unwrap();
@@ -279,6 +280,7 @@ fn a_failing_operation_is_the_benchs_trouble_or_a_wrong_result() {
             rounds: Some(64),
         },
         cpus: Vec::new(),
+        prepared: false,
     };
     let files = Arc::new(vec![File::default()]);
     let error = race(

@@ -4,6 +4,7 @@ pub mod check;
 pub mod compare;
 pub mod doctor;
 pub mod explain;
+pub mod explore;
 pub mod export;
 pub mod history;
 pub mod kernel;

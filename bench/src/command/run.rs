@@ -5,7 +5,6 @@ use std::io::{IsTerminal, Write, stdout};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use punchbench_fs::adapter::Store;
 use punchbench_fs::inject::Injection;
 use punchbench_fs::install::install;
 use punchbench_fs::tools::FOR_GUESTS;
@@ -14,6 +13,7 @@ use punchbench_fs::{Privilege, Target, sweep};
 use punchbench_results::{
     Expectation, Record, Style, Verdict, exit_code, explain_failure, exporter,
 };
+use punchbench_sys::process::end_on_broken_pipe;
 
 use crate::cli::RunArgs;
 use crate::command::export;
@@ -36,6 +36,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     let signals = Signals::block()?;
     let required = required(args)?;
     let (out, end) = execute(args, &signals)?;
+    // All is on disk; what is left is to say it.
+    let _ = end_on_broken_pipe();
     report(args, &out, end, &required)
 }
 
@@ -229,9 +231,7 @@ fn unmet(records: &[Record], required: &[Target]) -> Vec<String> {
 
 fn on_devices() -> String {
     let targets = Target::all(false);
-    let names = targets
-        .iter()
-        .filter(|t| matches!(t.adapter.store(), Store::Device(_)));
+    let names = targets.iter().filter(|t| t.is_on_device());
     names
         .map(ToString::to_string)
         .collect::<Vec<_>>()

@@ -3,6 +3,7 @@
 
 pub mod blk;
 pub mod extents;
+pub mod fdpass;
 pub mod futex;
 pub mod inode;
 pub mod io;

@@ -110,9 +110,10 @@ impl LoopDevice {
     pub fn attach_to_new(
         backing: impl AsFd,
         tag: &str,
+        direct_io: bool,
         node_dir: &Path,
     ) -> Result<Self, LoopError> {
-        Self::attach_to(add, backing, tag, false, node_dir)
+        Self::attach_to(add, backing, tag, direct_io, node_dir)
     }
 
     fn attach_to(
@@ -213,6 +214,12 @@ impl LoopDevice {
     /// The open device.
     pub fn file(&self) -> &File {
         &self.device
+    }
+
+    /// Whether it reads the backing file directly; asked for, the driver may still find that it cannot.
+    pub fn has_direct_io(&self) -> io::Result<bool> {
+        let flags = status(&self.device)?.lo_flags;
+        Ok(flags & LO_FLAGS_DIRECT_IO as u32 != 0)
     }
 
     /// Switches between reading the backing file through its page cache and directly.
@@ -330,6 +337,8 @@ pub struct LoopStatus {
     pub number: u32,
     /// The tag (`lo_file_name`), which for devices of other programs is a path.
     pub tag: String,
+    /// The device number of the filesystem that its file is on, as stat(2) gives it.
+    pub backing: u64,
 }
 
 /// Every loop device in use that can be looked at.
@@ -349,11 +358,13 @@ pub fn in_use() -> io::Result<Vec<LoopStatus>> {
         if !entry.path().join("loop").exists() {
             continue;
         }
-        if let Some(tag) = File::open(format!("/dev/loop{number}"))
-            .ok()
-            .and_then(|device| tag_of(&device))
-        {
-            found.push(LoopStatus { number, tag });
+        let status = File::open(format!("/dev/loop{number}")).and_then(|device| status(&device));
+        if let Ok(info) = status {
+            found.push(LoopStatus {
+                number,
+                tag: tag_of(&info),
+                backing: info.lo_device,
+            });
         }
     }
     found.sort_by_key(|status| status.number);
@@ -375,7 +386,7 @@ fn clear(device: &File) -> io::Result<()> {
     }
 }
 
-fn tag_of(device: &File) -> Option<String> {
+fn status(device: &File) -> io::Result<loop_info64> {
     let mut info = empty_info();
     // SAFETY: LOOP_GET_STATUS64 writes one loop_info64 to the pointer, which is a live local of that type.
     let result = unsafe {
@@ -386,14 +397,19 @@ fn tag_of(device: &File) -> Option<String> {
         )
     };
     if result < 0 {
-        return None;
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(info)
     }
+}
+
+fn tag_of(info: &loop_info64) -> String {
     let name = info
         .lo_file_name
         .split(|byte| *byte == 0)
         .next()
         .unwrap_or_default();
-    Some(String::from_utf8_lossy(name).into_owned())
+    String::from_utf8_lossy(name).into_owned()
 }
 
 fn configure(device: &File, backing: i32, tag: &str, direct_io: bool) -> io::Result<()> {

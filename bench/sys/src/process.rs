@@ -1,8 +1,11 @@
 //! Forked actors: made from a single-threaded process, bound to a CPU, killed and reaped on drop.
 
 use std::io;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -15,6 +18,15 @@ pub enum Exit {
     Code(i32),
     /// A signal ended it.
     Signal(i32),
+}
+
+/// Has this process end, as programs usually do, when it writes to a pipe that nobody reads any more. The
+/// standard library makes such writes fail instead, and `println!` panic. Not for who writes to pipes of other
+/// kinds.
+pub fn end_on_broken_pipe() -> io::Result<()> {
+    // SAFETY: the default action is no handler, so no code of ours runs in a signal's context.
+    unsafe { nix::sys::signal::signal(Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl) }?;
+    Ok(())
 }
 
 /// A forked child; killed and reaped when dropped.
@@ -98,6 +110,37 @@ impl Drop for Child {
     }
 }
 
+/// A process that can be waited for, whosever child it is (pidfd_open(2)).
+#[derive(Debug)]
+pub struct Pidfd(OwnedFd);
+
+impl Pidfd {
+    /// Of a process; ESRCH if there is none.
+    pub fn open(pid: u32) -> io::Result<Pidfd> {
+        // SAFETY: pidfd_open takes two numbers; what it returns is a new descriptor, or negative.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, libc::c_long::from(pid), 0) };
+        match RawFd::try_from(fd) {
+            // SAFETY: the kernel has just made this descriptor for us alone.
+            Ok(fd) if fd >= 0 => Ok(Pidfd(unsafe { OwnedFd::from_raw_fd(fd) })),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    /// Waits for its end until then at most; whether it came. A child must still be reaped.
+    pub fn wait(&self, deadline: Instant) -> bool {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+            let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, timeout) {
+                Ok(1..) => return true,
+                _ if left.is_zero() => return false,
+                _ => {}
+            }
+        }
+    }
+}
+
 /// The CPUs that this thread may run on.
 pub fn cpus() -> io::Result<Vec<usize>> {
     let set = sched_getaffinity(Pid::from_raw(0))?;
@@ -141,6 +184,21 @@ mod tests {
         assert_eq!(sleeper.try_wait().unwrap(), None);
         sleeper.kill();
         assert_eq!(sleeper.wait().unwrap(), Exit::Signal(9));
+    }
+
+    #[test]
+    fn the_end_of_a_process_is_awaited_and_no_longer_than_that() {
+        use std::time::Duration;
+        let mut sleeper = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let pidfd = Pidfd::open(sleeper.id()).unwrap();
+        assert!(!pidfd.wait(Instant::now() + Duration::from_millis(20)));
+        sleeper.kill().unwrap();
+        assert!(pidfd.wait(Instant::now() + Duration::from_secs(10)));
+        sleeper.wait().unwrap();
+        assert!(Pidfd::open(sleeper.id()).is_err());
     }
 
     #[test]

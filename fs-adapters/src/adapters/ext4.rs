@@ -1,9 +1,12 @@
 //! ext4: journalled, with extents; the filesystem whose races started it all.
 
+use std::io;
+use std::ops::Range;
+
 use punchbench_sys::inode;
 
 use super::{MIB, mke2fs};
-use crate::adapter::{Adapter, Addresses, MkfsPlan, OnDevice, Store};
+use crate::adapter::{Adapter, Addresses, MkfsPlan, OnDevice, ReadDevice, Store, head};
 use crate::fsck::FsckResult;
 use crate::profile::{BASE, Profile, ProfileError, Seen};
 use crate::reuse::{Reuse, ReusePlan};
@@ -48,6 +51,12 @@ const PROFILES: &[Profile] = &[
         name: "nojournal",
         about: "no journal: a freed block can be allocated again at once",
         features: &["^has_journal"],
+        ..BASE
+    },
+    Profile {
+        name: "dax",
+        about: "on persistent memory, mapped without a page cache: what is raced are the mappings",
+        mount: &["dax=always"],
         ..BASE
     },
 ];
@@ -123,6 +132,10 @@ impl OnDevice for Ext4 {
 
     fn minimum_size(&self) -> u64 {
         128 * MIB
+    }
+
+    fn commit_area(&self, read: ReadDevice<'_>) -> io::Result<Option<Vec<Range<u64>>>> {
+        Ok(mke2fs::journal(&head(read)?))
     }
 
     fn addresses(&self, profile: &Profile) -> Addresses {

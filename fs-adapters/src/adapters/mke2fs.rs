@@ -1,5 +1,7 @@
 //! What ext2, ext3 and ext4 share: they are made by mke2fs and checked by e2fsck.
 
+use std::ops::Range;
+
 use crate::adapter::MkfsPlan;
 use crate::fsck::{FsckResult, exit};
 use crate::profile::{Profile, ProfileError};
@@ -110,9 +112,59 @@ pub(super) fn judge(output: &ToolOutput) -> FsckResult {
     }
 }
 
+/// Where the journal lies, out of the copy of its inode's extents in the superblock (`s_jnl_blocks`,
+/// fs/ext4/ext4.h), which mke2fs leaves there for e2fsck; `None` without a journal, or with one that is mapped by
+/// indirect blocks or by more extents than an inode holds.
+pub(super) fn journal(head: &[u8; 4096]) -> Option<Vec<Range<u64>>> {
+    const SUPER: usize = 1024;
+    const HAS_JOURNAL: u32 = 0x4;
+    const BACKUP_IS_BLOCKS: u8 = 1;
+    const EXTENT_MAGIC: u16 = 0xF30A;
+    let u16_at = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
+    let u32_at = |at: usize| u32::from(u16_at(at)) | u32::from(u16_at(at + 2)) << 16;
+    let blocks = SUPER + 0x10C;
+    let (magic, entries, depth) = (u16_at(blocks), u16_at(blocks + 2), u16_at(blocks + 6));
+    if u32_at(SUPER + 0x5C) & HAS_JOURNAL == 0
+        || head[SUPER + 0xFD] != BACKUP_IS_BLOCKS
+        || (magic, depth) != (EXTENT_MAGIC, 0)
+        || !(1..=4).contains(&entries)
+    {
+        return None;
+    }
+    let block = 1024_u64 << u32_at(SUPER + 0x18);
+    let extents = (1..=usize::from(entries)).map(|number| {
+        let at = blocks + 12 * number;
+        let len = u64::from(u16_at(at + 4));
+        let start = u64::from(u16_at(at + 6)) << 32 | u64::from(u32_at(at + 8));
+        start * block..(start + len) * block
+    });
+    Some(extents.collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_journal_is_found_in_the_superblock() {
+        let mut head = [0; 4096];
+        assert_eq!(journal(&head), None);
+        let mut put =
+            |at: usize, bytes: &[u8]| head[1024 + at..][..bytes.len()].copy_from_slice(bytes);
+        put(0x18, &[2, 0, 0, 0]);
+        put(0x5C, &[4, 0, 0, 0]);
+        put(0xFD, &[1]);
+        // Two extents: 16 blocks from 0x1_0000_0010, then 8 from 0x40.
+        put(0x10C, &[0x0A, 0xF3, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0]);
+        put(0x118, &[0, 0, 0, 0, 16, 0, 1, 0, 0x10, 0, 0, 0]);
+        put(0x124, &[16, 0, 0, 0, 8, 0, 0, 0, 0x40, 0, 0, 0]);
+        let first = 0x1_0000_0010 * 4096;
+        let second = 0x40 * 4096;
+        let found = [first..first + 16 * 4096, second..second + 8 * 4096];
+        assert_eq!(journal(&head).unwrap(), found);
+        head[1024 + 0x5C] = 0;
+        assert_eq!(journal(&head), None);
+    }
     use crate::adapter::Adapter;
     use crate::adapters::ext4::Ext4;
 

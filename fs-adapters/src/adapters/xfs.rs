@@ -1,7 +1,10 @@
 //! XFS: reads take the IOLOCK, faults the MMAPLOCK, so it was safe before the others were.
 
+use std::io;
+use std::ops::Range;
+
 use super::MIB;
-use crate::adapter::{Adapter, MkfsPlan, OnDevice, Store};
+use crate::adapter::{Adapter, MkfsPlan, OnDevice, ReadDevice, Store, head};
 use crate::fsck::FsckResult;
 use crate::profile::{BASE, Profile, ProfileError, Seen};
 use crate::reuse::{Reuse, ReusePlan};
@@ -27,6 +30,14 @@ const PROFILES: &[Profile] = &[
         name: "exchange",
         about: "exchange-range switched on (XFS_IOC_EXCHANGE_RANGE, Linux 6.10)",
         features: &["exchange=1"],
+        ..BASE
+    },
+    Profile {
+        name: "dax",
+        about: "on persistent memory, mapped without a page cache: what is raced are the mappings",
+        // Older kernels refuse both together (xfs_fs_fill_super).
+        features: &["reflink=0"],
+        mount: &["dax=always"],
         ..BASE
     },
 ];
@@ -175,6 +186,10 @@ impl OnDevice for Xfs {
         words
     }
 
+    fn commit_area(&self, read: ReadDevice<'_>) -> io::Result<Option<Vec<Range<u64>>>> {
+        Ok(log(&head(read)?))
+    }
+
     fn fsck_tool(&self) -> Tool {
         XFS_REPAIR
     }
@@ -208,9 +223,45 @@ impl OnDevice for Xfs {
     }
 }
 
+/// Where the log lies, out of the superblock (struct xfs_dsb, fs/xfs/libxfs/xfs_format.h); `None` for a log on
+/// a device of its own.
+fn log(head: &[u8; 4096]) -> Option<Vec<Range<u64>>> {
+    const MAGIC: u64 = 0x5846_5342;
+    let number = |at: usize, len: usize| {
+        let bytes = head[at..at + len].iter();
+        bytes.fold(0_u64, |value, byte| value << 8 | u64::from(*byte))
+    };
+    let (block, start, blocks) = (number(4, 4), number(48, 8), number(96, 4));
+    if number(0, 4) != MAGIC || start == 0 {
+        return None;
+    }
+    let (group_blocks, group_bits) = (number(84, 4), number(124, 1));
+    let (group, inside) = (start >> group_bits, start & ((1 << group_bits) - 1));
+    let at = (group * group_blocks + inside) * block;
+    Some(vec![at..at + blocks * block])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_log_is_found_in_the_superblock() {
+        let mut head = [0; 4096];
+        assert_eq!(log(&head), None);
+        let mut put = |at: usize, bytes: &[u8]| head[at..][..bytes.len()].copy_from_slice(bytes);
+        put(0, b"XFSB");
+        put(4, &[0, 0, 0x10, 0]);
+        // Block 6 of group 2, of groups of 20,000 blocks, which takes 15 bits.
+        put(48, &[0, 0, 0, 0, 0, 1, 0, 6]);
+        put(84, &[0, 0, 0x4E, 0x20]);
+        put(96, &[0, 0, 4, 0]);
+        put(124, &[15]);
+        let at = (2 * 20_000 + 6) * 4096;
+        assert_eq!(log(&head).unwrap(), [at..at + 1024 * 4096]);
+        head[48..56].fill(0);
+        assert_eq!(log(&head), None, "a log of its own");
+    }
 
     #[test]
     fn features_newer_than_the_kernel_are_off_where_the_tool_knows_them() {

@@ -35,7 +35,7 @@ impl Kit {
                 // It leads the rounds, so it is the one who asks what is in the page cache.
                 Role::Invalidator => Some(MapFor::Probe),
                 // A mapping that nobody uses would only make the invalidation slower.
-                Role::Filler | Role::Dirtier | Role::Reuser => None,
+                Role::Filler | Role::Dirtier | Role::Reuser | Role::Helper => None,
             }
         };
         let does = |f: fn(&Op) -> bool| actor.ops.iter().any(f);

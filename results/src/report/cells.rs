@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::trend::{TrendView, Trends, place};
 use super::{Issue, told};
+use crate::diagram::{Diagram, Row as Step};
 use crate::table::{Block, Cell, Mark, Summary, Words};
 use crate::text::clean;
 use crate::{Record, Violation};
@@ -82,6 +83,8 @@ pub(super) struct CellView {
     fillers: Vec<FillerView>,
     setup: Vec<String>,
     seen: Option<Intruder>,
+    /// The race as SVG.
+    diagram: Option<String>,
     failure: Option<String>,
     trend: TrendView,
 }
@@ -105,9 +108,6 @@ struct Intruder {
     got: String,
     expected: String,
     place: String,
-    clock: [u64; 4],
-    /// The four times on a line of 0 to 100, for the drawing.
-    at: Option<[f64; 4]>,
 }
 
 impl CellView {
@@ -250,17 +250,13 @@ fn view(id: usize, cell: &Cell, record: &Record, trends: &Trends, known: &[Issue
             .collect(),
         setup: record.setup.clone(),
         seen: record.violations.iter().take(TOLD_MAX).map(intruder).next(),
+        diagram: diagram(record).map(|d| d.render_svg()),
         failure: failed.then(|| told(record).chars().take(TEXT_MAX).collect()),
         trend: trends.of(&key),
     }
 }
 
 fn intruder(v: &Violation) -> Intruder {
-    let [begin, end, op_begin, op_end] = v.clock;
-    let (first, last) = (begin.min(op_begin), end.max(op_end));
-    let span = last.saturating_sub(first) as f64;
-    let known = op_begin != 0 && span > 0.0;
-    let at = |tick: u64| (tick - first) as f64 * 100.0 / span;
     Intruder {
         got: v.got.clone(),
         expected: v.expected.clone(),
@@ -268,7 +264,32 @@ fn intruder(v: &Violation) -> Intruder {
             "file {}, offset {:#x}, {} wrong bytes, seen by {} in pass {} round {}",
             v.file, v.offset, v.wrong_bytes, v.actor, v.pass, v.round
         ),
-        clock: v.clock,
-        at: known.then(|| [begin, end, op_begin, op_end].map(at)),
     }
+}
+
+/// The course of a staged attempt, or the order in which a stress round's operation and observation came.
+fn diagram(record: &Record) -> Option<Diagram> {
+    if let Some(staged) = &record.evidence.staged {
+        return Some(staged.diagram());
+    }
+    let v = record.violations.first()?;
+    let [begin, end, op_begin, op_end] = v.clock;
+    if op_begin == 0 && op_end == 0 {
+        return None;
+    }
+    let mut moments = [
+        (op_begin, 0, "is called".to_owned()),
+        (op_end, 0, "returns".to_owned()),
+        (begin, 1, "begins to look".to_owned()),
+        (end, 1, format!("has seen {}", v.got)),
+    ];
+    moments.sort_by_key(|(tick, ..)| *tick);
+    let row = |(tick, actor, what): (u64, usize, String)| {
+        Step::new(actor, what).margin(format!("tick {tick}"))
+    };
+    Some(Diagram {
+        columns: vec!["the operation".to_owned(), format!("{}, looking", v.actor)],
+        rows: moments.map(row).into(),
+        closing: vec![format!("Legal was {}.", v.expected)],
+    })
 }

@@ -29,6 +29,13 @@
     }
     shown.textContent = count + (count === 1 ? ' square' : ' squares');
   };
+  // report.html?kernel=0&scenario=fault&show=unexpected: a filter that can be sent to somebody.
+  const asked = new URLSearchParams(location.search);
+  for (const [input, name] of [[kernel, 'kernel'], [scenario, 'scenario'], [show, 'show']]) {
+    const value = asked.get(name);
+    if (input && value !== null) input.value = value;
+    if (input && input.selectedIndex === -1) input.selectedIndex = 0;
+  }
   form.hidden = false;
   for (const input of [kernel, scenario, show]) if (input) input.addEventListener('input', apply);
   apply();
@@ -63,5 +70,6 @@
     part.focus();
   };
   addEventListener('hashchange', follow);
+  addEventListener('load', () => { document.documentElement.dataset.loadedMs = Math.ceil(performance.now()); });
   follow();
 })();

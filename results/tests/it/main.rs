@@ -1,5 +1,6 @@
 //! What this crate promises to the bench and to those who read its files.
 
+mod browser;
 mod compare;
 mod exit_codes;
 mod formats;

@@ -145,6 +145,7 @@ impl Checker<'_> {
                 Role::Filler => !actor.ops.iter().any(Op::fills),
                 Role::Dirtier => !actor.ops.iter().any(|op| op.dirties() || clones(op)),
                 Role::Reuser => !actor.ops.iter().any(Op::dirties),
+                Role::Helper => false,
             };
             if idle && !actor.ops.is_empty() {
                 let (role, lacks) = match actor.role {
@@ -152,6 +153,7 @@ impl Checker<'_> {
                     Role::Filler => ("a filler", "that can instantiate pages"),
                     Role::Dirtier => ("a dirtier", "that stores or writes"),
                     Role::Reuser => ("a reuser", "that writes"),
+                    Role::Helper => ("a helper", ""),
                 };
                 let message = format!("`{name}` is {role} without an operation {lacks}");
                 self.at_key(&["actors", name, "do"], message, "here", None);
@@ -182,6 +184,7 @@ impl Checker<'_> {
 
     fn fits_role(&mut self, path: &[&str], role: Role, op: &Op) {
         let help = match role {
+            Role::Helper => return,
             Role::Filler if op.dirties() => {
                 "a filler leaves the content alone; make it a `dirtier`"
             }

@@ -2,6 +2,7 @@
 
 mod actors;
 mod outcome;
+mod stage;
 
 use std::path::Path;
 
@@ -26,10 +27,12 @@ pub(crate) fn scenario(s: &Scenario, tree: &Node, origin: &str) -> Vec<Diagnosti
     c.name(origin);
     c.sentences();
     c.names();
+    c.kind();
     c.files();
     c.roles();
     c.operations();
     c.needs();
+    c.steps();
     // What follows computes with files and ranges, and would only repeat what is wrong already.
     if c.out.is_empty() {
         c.ranges();
@@ -216,6 +219,10 @@ impl Checker<'_> {
     fn raced_file(&mut self) {
         let s = self.s;
         let on = s.round.on.as_str();
+        if on.is_empty() {
+            // Told of already: there is no round, or no operation that a staged scenario is about.
+            return;
+        }
         if !self.known_file(&["round", "on"], on) {
             return;
         }

@@ -13,6 +13,7 @@ const EINTR: i32 = Errno::EINTR as i32;
 const EAGAIN: i32 = Errno::EAGAIN as i32;
 /// The leader looks which chunks are absent from the page cache every so many rounds, before the gate.
 const SAMPLE: u64 = 16;
+const EFAULT: i32 = Errno::EFAULT as i32;
 const ENOSPC: i32 = Errno::ENOSPC as i32;
 
 impl Racer<'_> {
@@ -20,17 +21,7 @@ impl Racer<'_> {
     pub(super) fn race(&mut self, i: u64) -> Result<(), Ended> {
         let round = self.batch.first + i;
         let board = self.part.board;
-        for (step, buf) in self.batch.rounds[i as usize]
-            .steps
-            .iter()
-            .zip(&mut self.buffers)
-        {
-            if let Call::Store { file, at, len } | Call::Write { file, at, len, .. } = step.call {
-                self.part
-                    .stamps
-                    .fill(file, step.generation, at, &mut buf[..len as usize]);
-            }
-        }
+        self.fill_buffers(i);
         self.evict_again(round)?;
         let me = &self.part.plan.actors[self.part.me];
         let delay = self.delay();
@@ -89,6 +80,17 @@ impl Racer<'_> {
             Class::Inside => self.evidence.contact.inside += 1,
         }
         Ok(())
+    }
+
+    /// Makes ready what a round's stores and writes put into the files.
+    pub(super) fn fill_buffers(&mut self, i: u64) {
+        let steps = &self.batch.rounds[i as usize].steps;
+        for (step, buf) in steps.iter().zip(&mut self.buffers) {
+            if let Call::Store { file, at, len } | Call::Write { file, at, len, .. } = step.call {
+                let buf = &mut buf[..len as usize];
+                self.part.stamps.fill(file, step.generation, at, buf);
+            }
+        }
     }
 
     /// Holds the leader back until whoever repeats is there. In memory alone its call takes less time than the
@@ -153,7 +155,7 @@ impl Racer<'_> {
     }
 
     /// The leader's calls.
-    fn invalidate(&mut self, i: u64, round: u64) {
+    pub(super) fn invalidate(&mut self, i: u64, round: u64) {
         let board = self.part.board;
         let from = Instant::now();
         for k in 0..self.batch.rounds[i as usize].steps.len() {
@@ -162,6 +164,7 @@ impl Racer<'_> {
             self.subject.approach(&step.call);
             let begin = board.begin(round, slot);
             let outcome = self.subject.perform(&step.call, &mut self.buffers[k]);
+            self.last = outcome;
             let settled_before =
                 outcome.same == Some(true) && self.completed_store_before(round, &step.call, begin);
             let op = &self.part.plan.actors[0].ops[k];
@@ -232,7 +235,7 @@ impl Racer<'_> {
     }
 
     /// One call of a filler or dirtier; its contact with the invalidator.
-    fn step(&mut self, i: u64, round: u64, k: usize) -> Class {
+    pub(super) fn step(&mut self, i: u64, round: u64, k: usize) -> Class {
         let board = self.part.board;
         let step = &self.batch.rounds[i as usize].steps[k];
         self.subject.approach(&step.call);
@@ -270,6 +273,7 @@ impl Racer<'_> {
         if may_not_wait {
             board.no_wait(self.part.me).fetch_add(1, SeqCst);
         }
+        self.last = outcome;
         let (begin, end) = self.invalidated(round);
         let class = Class::of(a, met_until.unwrap_or(b), begin, end);
         self.evidence.calls += 1;
@@ -284,7 +288,8 @@ impl Racer<'_> {
                 // Nobody knows what the file holds now.
                 board.void().store(1, SeqCst);
             }
-            if !benign || outcome.sigbus || short {
+            let legal = may_fall_short(&step.call) && matches!(outcome.errno, 0 | EFAULT);
+            if (!benign || short) && !legal || outcome.sigbus {
                 self.keep(round, k, None, outcome, Applied::default(), clock, 0);
             }
             return class;
@@ -415,7 +420,7 @@ fn learn(estimate: &AtomicU64, from: Instant) {
 
 /// How a call met the invalidator's, worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Class {
+pub(super) enum Class {
     Outside,
     Early,
     Straddle,
@@ -505,6 +510,11 @@ fn wanted(call: &Call) -> Option<u64> {
         Call::Store { len, .. } | Call::Write { len, .. } | Call::ReadInto { len, .. } => Some(len),
         _ => None,
     }
+}
+
+/// Whether it may legally move less: the fault on its buffer may fail (`fault_in_iov_iter_writeable`).
+fn may_fall_short(call: &Call) -> bool {
+    matches!(call, Call::ReadInto { .. })
 }
 
 #[cfg(test)]

@@ -19,7 +19,10 @@ impl Plan {
         );
         if self.fixed {
             (self.first, self.stride) = (size - self.chunk, 0);
-            self.rounds = FIXED_ROUNDS;
+            self.rounds = match self.stage.is_empty() {
+                true => FIXED_ROUNDS,
+                false => 1,
+            };
         } else if self.shifting {
             // Downwards, so that each round's chunk was never cached in this pass.
             let room = size.saturating_sub(behind + before + 8 * self.chunk);

@@ -32,7 +32,7 @@ impl Lead<'_> {
         }
     }
 
-    fn blocked(&self, pass: u64, actor: usize, frame: &str) -> Violation {
+    pub(super) fn blocked(&self, pass: u64, actor: usize, frame: &str) -> Violation {
         Violation {
             verdict: Verdict::Blocked,
             phase: Phase::Race,
