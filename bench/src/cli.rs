@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use punchbench_fs::adapters::fuse;
+use punchbench_results::Shard;
 
 /// Races every way of filling the page cache against every way of taking the blocks from under it.
 #[derive(Debug, Parser)]
@@ -38,6 +39,16 @@ pub enum Command {
     Explore(ExploreArgs),
     /// Say what changed from earlier runs to the last one, and fail if it got worse
     Compare(CompareArgs),
+    /// Write one HTML page about runs: matrix, changes, evidence, trends
+    Report(ReportArgs),
+    /// Print the records of runs in another format: junit, ktap, kcidb, mail, markdown, json, jsonl
+    Export(ExportArgs),
+    /// Join the shards of a plan, and say what is missing
+    Merge(MergeArgs),
+    /// Show how each cell came out over time, and keep runs
+    History(HistoryArgs),
+    /// Run what teaches most within a budget of time, compare, report, and keep the results
+    Nightly(Box<NightlyArgs>),
     /// List, fetch or remove the kernels for `run --kernel debian:SUITE`
     #[command(subcommand)]
     Kernel(KernelCommand),
@@ -46,6 +57,19 @@ pub enum Command {
         /// Which one
         #[arg(value_enum, default_value = "scenario")]
         of: SchemaOf,
+    },
+    /// Print the manual page, or write one for each command
+    #[command(hide = true)]
+    Man {
+        /// A directory for all pages
+        dir: Option<PathBuf>,
+    },
+    /// Print the completions for a shell
+    #[command(hide = true)]
+    Completions {
+        /// Which shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
     },
     /// One trial, in the namespaces that the runner made for it
     #[command(hide = true, name = TRIAL)]
@@ -74,8 +98,16 @@ impl Command {
             | Command::Schema { .. }
             | Command::Explore(_)
             | Command::Compare(_)
+            | Command::Completions { .. }
+            | Command::Man { dir: None }
             | Command::Kernel(KernelCommand::List(_)) => true,
             Command::Run(_)
+            | Command::Report(_)
+            | Command::Export(_)
+            | Command::Merge(_)
+            | Command::History(_)
+            | Command::Nightly(_)
+            | Command::Man { dir: Some(_) }
             | Command::Kernel(KernelCommand::Fetch { .. } | KernelCommand::Remove { .. })
             | Command::Trial
             | Command::FuseServer { .. }
@@ -171,6 +203,143 @@ pub enum CompareFormat {
     Json,
 }
 
+/// The options of `report`.
+#[derive(Debug, Clone, Args)]
+pub struct ReportArgs {
+    /// Runs in the order of time, or histories of them; the last is shown, the others are its trend
+    #[arg(required = true, value_name = "DIR")]
+    pub runs: Vec<PathBuf>,
+    /// The file to write
+    #[arg(long, short, value_name = "FILE", default_value = punchbench_results::report::FILE_NAME)]
+    pub output: PathBuf,
+}
+
+/// The options of `export`.
+#[derive(Debug, Clone, Args)]
+pub struct ExportArgs {
+    /// junit, ktap, kcidb, mail, markdown, json, jsonl or terminal
+    #[arg(value_name = "FORMAT")]
+    pub format: String,
+    /// Run directories or record files
+    #[arg(required = true, value_name = "DIR")]
+    pub runs: Vec<PathBuf>,
+    /// The file to write [default: standard output]
+    #[arg(long, short, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Name of the CI system in a KCIDB submission [default: punchbench]
+    #[arg(long, value_name = "NAME", value_parser = origin)]
+    pub origin: Option<String>,
+}
+
+/// The options of `merge`.
+#[derive(Debug, Clone, Args)]
+pub struct MergeArgs {
+    /// The shards' directories
+    #[arg(required = true, value_name = "DIR")]
+    pub runs: Vec<PathBuf>,
+    /// The directory to make
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+}
+
+/// Where runs are kept unless told otherwise.
+pub const HISTORY: &str = "punchbench-history";
+
+/// The options of `history`.
+#[derive(Debug, Clone, Args)]
+pub struct HistoryArgs {
+    /// The directory of runs
+    #[arg(long, value_name = "DIR", default_value = HISTORY, global = true)]
+    pub dir: PathBuf,
+    /// Scenarios by name or glob [default: all]
+    #[arg(long, value_name = "GLOB", value_delimiter = ',')]
+    pub scenario: Vec<String>,
+    /// Targets by name or glob [default: all]
+    #[arg(long, value_name = "GLOB", value_delimiter = ',')]
+    pub fs: Vec<String>,
+    /// Kernels by release or name, or glob [default: all]
+    #[arg(long, value_name = "GLOB", value_delimiter = ',')]
+    pub kernel: Vec<String>,
+    /// The newest runs only
+    #[arg(long, value_name = "N")]
+    pub last: Option<usize>,
+    /// Runs no older than this, such as `30days`
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub since: Option<std::time::Duration>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Something else than to show it
+    #[command(subcommand)]
+    pub command: Option<HistoryCommand>,
+}
+
+/// What to do with a history.
+#[derive(Debug, Clone, Subcommand)]
+pub enum HistoryCommand {
+    /// Keep finished runs; the originals stay as they are
+    Add {
+        /// Run directories
+        #[arg(required = true, value_name = "DIR")]
+        runs: Vec<PathBuf>,
+    },
+    /// Remove old runs
+    Prune {
+        /// The newest runs, which stay
+        #[arg(long, value_name = "N")]
+        keep: usize,
+        /// And the first of so many months
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        monthly: usize,
+    },
+}
+
+/// The options of `nightly`.
+#[derive(Debug, Clone, Args)]
+pub struct NightlyArgs {
+    /// How long all of it may take, such as `2h`
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub budget: std::time::Duration,
+    /// Kernels as for `run`, and `here` for this machine's [default: here]
+    #[arg(long, value_name = "K", value_delimiter = ',')]
+    pub kernel: Vec<String>,
+    /// Filesystems [default: every local one]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub fs: Vec<String>,
+    /// Scenarios by name or glob [default: all, not the headline ones alone]
+    #[arg(long, value_name = "GLOB", value_delimiter = ',')]
+    pub scenario: Vec<String>,
+    /// Every profile of each filesystem, not the base profile alone
+    #[arg(long)]
+    pub all_profiles: bool,
+    /// Seconds of racing per trial [default: as `run`]
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    pub seconds: Option<f64>,
+    /// Where the nights are kept, and report and formats written
+    #[arg(long, value_name = "DIR", default_value = HISTORY)]
+    pub history: PathBuf,
+    /// Formats to write beside the report
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "junit,markdown"
+    )]
+    pub format: Vec<String>,
+    /// Nights to keep
+    #[arg(long, value_name = "N", default_value_t = 90)]
+    pub keep: usize,
+    /// Of older ones, the first of so many months
+    #[arg(long, value_name = "N", default_value_t = 24)]
+    pub monthly: usize,
+    /// Install missing mkfs and fsck tools first
+    #[arg(long)]
+    pub install: bool,
+    /// Say what would be run, and run nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
 /// A schema that can be printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum SchemaOf {
@@ -238,9 +407,23 @@ pub struct RunArgs {
     /// Filesystems that must not be skipped
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub require: Vec<String>,
+    /// Run one of N parts of the plan, such as 2/4; `merge` joins them again
+    #[arg(long, value_name = "I/N", requires = "seed")]
+    pub shard: Option<Shard>,
+    /// Write the results in these formats, too: junit, ktap, kcidb, mail, json
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub format: Vec<String>,
     /// Print the results as JSON
     #[arg(long)]
     pub json: bool,
+    /// Just these of the plan, in this order
+    #[arg(
+        long,
+        value_name = "SCENARIO@TARGET",
+        value_delimiter = ',',
+        hide = true
+    )]
+    pub pick: Vec<String>,
     /// Make an operation lie, to see the bench find out
     #[arg(long, value_name = "KIND", hide = true)]
     pub inject: Option<String>,
@@ -256,6 +439,15 @@ pub struct RunArgs {
     /// Also write each record line here
     #[arg(long, value_name = "FILE", hide = true)]
     pub records_to: Option<PathBuf>,
+}
+
+fn origin(text: &str) -> Result<String, String> {
+    let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    if !text.is_empty() && text.chars().all(legal) {
+        Ok(text.to_owned())
+    } else {
+        Err("lower-case letters, digits and `_`".to_owned())
+    }
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

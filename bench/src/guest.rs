@@ -170,6 +170,15 @@ fn guest(
             option("--scenario", in_guest(trial, &mut files)?);
         }
     }
+    // A part of the plan is named pair by pair, so that the guest makes the same part in the same order.
+    if args.shard.is_some() || !args.pick.is_empty() {
+        let mut pairs: Vec<String> = plan.iter().map(Trial::pair).collect();
+        pairs.dedup();
+        option("--pick", pairs.join(","));
+    }
+    if let Some(shard) = args.shard {
+        option("--shard", shard.to_string());
+    }
     option("--seed", seed.to_string());
     option("--repeat", args.repeat.to_string());
     option("--from", from.to_string());

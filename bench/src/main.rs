@@ -9,6 +9,7 @@ mod dmesg;
 mod guest;
 mod guest_end;
 mod guest_gaps;
+mod night;
 mod outdir;
 mod plan;
 mod progress;
@@ -49,6 +50,13 @@ fn main() -> ExitCode {
         Command::Check { files } => Ok(command::check::run(&files)),
         Command::Explain { scenario } => command::explain::run(&scenario),
         Command::Doctor(args) => command::doctor::run(args.json),
+        Command::Report(args) => command::report::run(&args),
+        Command::Export(args) => command::export::run(&args),
+        Command::Merge(args) => command::merge::run(&args),
+        Command::History(args) => command::history::run(&args),
+        Command::Nightly(args) => command::nightly::run(&args),
+        Command::Man { dir } => command::man::man(dir.as_deref()),
+        Command::Completions { shell } => command::man::completions(shell),
         Command::Explore(args) => command::explore::run(&args),
         Command::Compare(args) => command::compare::run(&args),
         Command::Kernel(command) => command::kernel::run(&command),

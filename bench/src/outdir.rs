@@ -8,8 +8,8 @@ use std::time::SystemTime;
 
 use anyhow::{Context, bail};
 use punchbench_results::record::{split_trial, trial_on};
-use punchbench_results::{Journal, Record};
-use serde::{Deserialize, Serialize};
+use punchbench_results::run_info::plan_checksum;
+use punchbench_results::{Journal, Record, RunInfo};
 
 use crate::cli::RunArgs;
 use crate::plan::{self, PlanError, Trial};
@@ -17,14 +17,6 @@ use crate::supervisor::Dirs;
 
 /// Where results go unless told otherwise.
 const PARENT: &str = "punchbench-results";
-
-/// What a resumed run must know of the one before.
-const SEED_FILE: &str = "run.json";
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Run {
-    seed: u64,
-}
 
 /// An open directory.
 #[derive(Debug)]
@@ -48,7 +40,7 @@ impl OutDir {
             Some(dir) => dir.clone(),
             None => Path::new(PARENT).join(now()),
         };
-        let earlier = earlier_seed(&path)?;
+        let earlier = RunInfo::read(&path)?.map(|info| info.seed);
         // Short enough to be typed, and exact in every JSON reader.
         let seed = args
             .seed
@@ -65,9 +57,7 @@ impl OutDir {
                 path.display()
             );
         }
-        let file = path.join(SEED_FILE);
-        fs::write(&file, serde_json::to_vec(&Run { seed })?)
-            .with_context(|| format!("cannot write {}", file.display()))?;
+        info(args, seed, &plan)?.write(&path)?;
         Ok(OutDir {
             path,
             journal,
@@ -112,28 +102,35 @@ impl OutDir {
     }
 }
 
-fn earlier_seed(path: &Path) -> anyhow::Result<Option<u64>> {
-    let file = path.join(SEED_FILE);
-    match fs::read(&file) {
-        Ok(text) => {
-            let run: Run = serde_json::from_slice(&text).with_context(|| {
-                format!(
-                    "{} is not a punchbench run's; choose another --out",
-                    file.display()
-                )
-            })?;
-            Ok(Some(run.seed))
+/// What is written down of the plan, for whoever goes on with it or joins its shards.
+fn info(args: &RunArgs, seed: u64, plan: &[Trial]) -> Result<RunInfo, PlanError> {
+    let whole = plan::make(
+        &RunArgs {
+            shard: None,
+            ..args.clone()
+        },
+        seed,
+    )?;
+    let on_kernels = |plan: &[Trial]| -> Vec<String> {
+        let on = |kernel: Option<&String>| {
+            let ids = plan
+                .iter()
+                .map(move |t| trial_on(&t.id, kernel.map(String::as_str)));
+            ids.collect::<Vec<_>>()
+        };
+        match args.kernel.as_slice() {
+            [] => on(None),
+            kernels => kernels.iter().flat_map(|k| on(Some(k))).collect(),
         }
-        Err(e)
-            if matches!(
-                e.kind(),
-                std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
-            ) =>
-        {
-            Ok(None)
-        }
-        Err(e) => Err(e).with_context(|| format!("cannot read {}", file.display())),
-    }
+    };
+    let all = on_kernels(&whole);
+    Ok(RunInfo {
+        seed,
+        shard: args.shard,
+        plan: plan_checksum(all.iter().map(String::as_str)),
+        planned: all.len(),
+        trials: on_kernels(plan),
+    })
 }
 
 fn now() -> String {

@@ -1,6 +1,7 @@
 //! The plan: every scenario on every target, as often as asked, in an order and with seeds that depend on
 //! nothing but what the user typed.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use punchbench_fs::adapter::{Store, Target, TargetError};
@@ -44,7 +45,9 @@ pub struct Trial {
 impl Trial {
     /// The scenario's file, where it is none of the built-in ones.
     pub fn scenario_file(&self) -> Option<&Path> {
-        self.typed.ends_with(".yaml").then(|| Path::new(&self.typed))
+        self.typed
+            .ends_with(".yaml")
+            .then(|| Path::new(&self.typed))
     }
 }
 
@@ -114,7 +117,7 @@ pub fn racing(args: &RunArgs) -> Racing {
     }
 }
 
-/// Makes the plan; it is never empty.
+/// Makes the plan; it is empty only for a shard or a pick.
 pub fn make(args: &RunArgs, seed: u64) -> Result<Vec<Trial>, PlanError> {
     let scenarios = scenarios(&args.scenario)?;
     let mut plan = Vec::new();
@@ -131,7 +134,36 @@ pub fn make(args: &RunArgs, seed: u64) -> Result<Vec<Trial>, PlanError> {
             }
         }
     }
+    if !args.pick.is_empty() {
+        plan = picked(plan, &args.pick);
+    }
+    if let Some(shard) = args.shard {
+        plan.retain(|trial| shard.has(&trial.id));
+    }
     Ok(plan)
+}
+
+/// The trials of `scenario@target` pairs, in the order of these.
+fn picked(plan: Vec<Trial>, pairs: &[String]) -> Vec<Trial> {
+    let places: HashMap<&str, usize> = pairs
+        .iter()
+        .enumerate()
+        .map(|(n, p)| (p.as_str(), n))
+        .collect();
+    let mut found: Vec<(usize, Trial)> = plan
+        .into_iter()
+        .filter_map(|trial| Some((*places.get(trial.pair().as_str())?, trial)))
+        .collect();
+    // Stable: repeats stay in order.
+    found.sort_by_key(|(place, _)| *place);
+    found.into_iter().map(|(_, trial)| trial).collect()
+}
+
+impl Trial {
+    /// As `--pick` names it.
+    pub fn pair(&self) -> String {
+        format!("{}@{}", self.scenario.scenario, self.target)
+    }
 }
 
 fn trial(args: &RunArgs, scenario: &Scenario, typed: &str, target: Target, seed: u64) -> Trial {
@@ -381,5 +413,36 @@ pub(crate) mod tests {
             ),
             once
         );
+    }
+
+    #[test]
+    fn shards_together_are_the_plan_in_its_order() {
+        let words = "--fs ext4,xfs,btrfs --repeat 2 --seed 7";
+        let whole = ids(words, 7);
+        for n in 1..=5 {
+            let mut joined = Vec::new();
+            for i in 1..=n {
+                let part = ids(&format!("{words} --shard {i}/{n}"), 7);
+                let places: Vec<_> = part
+                    .iter()
+                    .map(|t| whole.iter().position(|w| w == t))
+                    .collect();
+                assert!(places.is_sorted(), "{places:?}");
+                joined.extend(part);
+            }
+            joined.sort();
+            let mut sorted = whole.clone();
+            sorted.sort();
+            assert_eq!(joined, sorted);
+        }
+    }
+
+    #[test]
+    fn picks_are_made_in_their_order_with_their_repeats() {
+        let words = "--fs ext4,xfs --repeat 2 --pick punch-while-read@xfs,punch-while-fault@ext4";
+        let plan = make(&args(words), 7).unwrap();
+        let pairs: Vec<String> = plan.iter().map(Trial::pair).collect();
+        let (read, fault) = ("punch-while-read@xfs", "punch-while-fault@ext4");
+        assert_eq!(pairs, [read, read, fault, fault]);
     }
 }

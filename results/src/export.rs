@@ -1,6 +1,6 @@
 //! The report formats, in one ordered list: a new format is one file and one line here.
 
-use crate::Record;
+use crate::{Record, format};
 
 /// How a terminal wants to be written to; formats for files ignore it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +24,8 @@ impl Default for Style {
 pub trait Exporter {
     /// Its name on the command line.
     fn name(&self) -> &'static str;
+    /// The file that `run --format` puts into the run's directory.
+    fn file_name(&self) -> &'static str;
     /// The whole report on these records, of one run or several.
     fn render(&self, records: &[Record]) -> String;
 }
@@ -34,6 +36,11 @@ pub fn exporters(style: Style) -> Vec<Box<dyn Exporter>> {
         Box::new(crate::terminal::Terminal { style }),
         Box::new(crate::markdown::Markdown),
         Box::new(crate::json::Json),
+        Box::new(format::jsonl::JsonLines),
+        Box::new(format::junit::Junit),
+        Box::new(format::ktap::Ktap),
+        Box::new(format::kcidb::Kcidb::default()),
+        Box::new(format::mail::Mail),
     ]
 }
 

@@ -367,8 +367,6 @@ fn age_key(name: &str) -> (String, u32) {
 
 /// Seconds since the epoch as `2026-11-22T231500Z`.
 pub fn time_name(seconds: f64) -> String {
-    let seconds = seconds.max(0.0) as u64;
-    let (year, month, day) = crate::text::date(seconds / 86_400);
-    let (hour, minute, second) = (seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}{minute:02}{second:02}Z")
+    // Without colons, which not every filesystem and shell likes in a name.
+    crate::text::rfc3339(seconds).replace(':', "")
 }

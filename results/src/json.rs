@@ -18,6 +18,10 @@ impl Exporter for Json {
         "json"
     }
 
+    fn file_name(&self) -> &'static str {
+        "summary.json"
+    }
+
     fn render(&self, records: &[Record]) -> String {
         let summary = &Summary::new(records);
         #[derive(Serialize)]

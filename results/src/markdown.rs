@@ -16,6 +16,10 @@ impl Exporter for Markdown {
         "markdown"
     }
 
+    fn file_name(&self) -> &'static str {
+        "table.md"
+    }
+
     fn render(&self, records: &[Record]) -> String {
         let summary = &Summary::new(records);
         let mut out = String::new();

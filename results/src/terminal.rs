@@ -22,6 +22,10 @@ impl Exporter for Terminal {
         "terminal"
     }
 
+    fn file_name(&self) -> &'static str {
+        "table.txt"
+    }
+
     fn render(&self, records: &[Record]) -> String {
         let summary = &Summary::new(records);
         let mut out = String::new();

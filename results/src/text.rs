@@ -52,6 +52,14 @@ pub(crate) fn date(days: u64) -> (u64, u64, u64) {
     (era * 400 + year + u64::from(month <= 2), month, day)
 }
 
+/// Seconds since the epoch as `2026-11-22T23:15:00Z`.
+pub(crate) fn rfc3339(seconds: f64) -> String {
+    let seconds = seconds.max(0.0) as u64;
+    let (year, month, day) = date(seconds / 86_400);
+    let (hour, minute, second) = (seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,6 +16,7 @@ use punchbench_results::{
 use punchbench_sys::process::end_on_broken_pipe;
 
 use crate::cli::RunArgs;
+use crate::command::export;
 use crate::guest;
 use crate::outdir::OutDir;
 use crate::plan::{PlanError, Trial};
@@ -27,15 +28,24 @@ use crate::supervisor::{self, End, Signals};
 const EXPLAINED: usize = 10;
 
 /// Added to a signal's number for the exit code of a run that it ended, as shells do.
-const BY_SIGNAL: u8 = 128;
+pub const BY_SIGNAL: u8 = 128;
 
 /// Does it all.
 pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
+    export::check(&args.format)?;
     let signals = Signals::block()?;
+    let required = required(args)?;
+    let (out, end) = execute(args, &signals)?;
+    // All is on disk; what is left is to say it.
+    let _ = end_on_broken_pipe();
+    report(args, &out, end, &required)
+}
+
+/// Runs the plan, and prints nothing but progress.
+pub fn execute(args: &RunArgs, signals: &Signals) -> anyhow::Result<(OutDir, End)> {
     if let Some(kind) = &args.inject {
         Injection::parse(kind).map_err(|e| PlanError::Scenario(e.to_string()))?;
     }
-    let required = required(args)?;
     let mut out = OutDir::open(args)?;
     let mut reporter = Reporter::new(out.plan.len() * args.kernel.len().max(1));
     reporter.line(&format!(
@@ -54,15 +64,13 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
         }
     }
     let end = if args.kernel.is_empty() {
-        here(args, &mut out, &signals, &mut reporter)?
+        here(args, &mut out, signals, &mut reporter)?
     } else {
-        guest::run(args, &mut out, &signals, &mut reporter)?
+        guest::run(args, &mut out, signals, &mut reporter)?
     };
     reporter.end();
     out.tidy();
-    // All is on disk; what is left is to say it.
-    let _ = end_on_broken_pipe();
-    report(args, &out, end, &required)
+    Ok((out, end))
 }
 
 /// Runs the plan on this kernel.
@@ -144,6 +152,9 @@ fn report(args: &RunArgs, out: &OutDir, end: End, required: &[Target]) -> anyhow
     let table = out.path.join("table.md");
     fs::write(&table, render("markdown", Style::default()))
         .with_context(|| format!("cannot write {}", table.display()))?;
+    for file in export::write_all(&args.format, records, &out.path)? {
+        eprintln!("wrote {file}");
+    }
     if args.json {
         print!("{}", render("json", Style::default()));
     } else {
@@ -220,9 +231,7 @@ fn unmet(records: &[Record], required: &[Target]) -> Vec<String> {
 
 fn on_devices() -> String {
     let targets = Target::all(false);
-    let names = targets
-        .iter()
-        .filter(|t| t.is_on_device());
+    let names = targets.iter().filter(|t| t.is_on_device());
     names
         .map(ToString::to_string)
         .collect::<Vec<_>>()

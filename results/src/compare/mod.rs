@@ -222,6 +222,11 @@ impl Comparison {
         self.changes.iter().filter(|c| c.alarm)
     }
 
+    /// What a hurried reader wants to know: `2 alarms; 5 other changes, 96 unchanged`.
+    pub fn headline(&self) -> String {
+        terminal::verdict(self)
+    }
+
     /// For people at a terminal.
     pub fn text(&self, style: Style) -> String {
         terminal::render(self, style)
