@@ -7,6 +7,7 @@ pub mod device;
 mod devices;
 mod discard;
 pub mod doctor;
+pub mod elsewhere;
 pub mod folios;
 pub mod fsck;
 pub mod grip;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use punchbench_fs::adapter::Store;
+use punchbench_fs::adapters::fuse;
 use punchbench_fs::subject::SyscallSubjects;
 use punchbench_fs::{
     Ballast, FsckResult, Mounted, Privilege, Reuse, SetUp, SetUpError, Tag, Target, sweep,
@@ -21,6 +22,13 @@ use punchbench_sys::{loopdev, mount};
 type Outcome = Result<Completion, Failed>;
 
 fn main() -> ExitCode {
+    if let [_, word, below, mounted] = &std::env::args_os().collect::<Vec<_>>()[..]
+        && word == fuse::SERVER
+    {
+        return ExitCode::from(u8::from(
+            fuse::serve(below.as_ref(), mounted.as_ref()).is_err(),
+        ));
+    }
     if let Ok(how) = std::env::var(LEAVE) {
         leave_behind(&how);
     }

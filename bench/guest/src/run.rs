@@ -223,18 +223,14 @@ impl GuestRun {
             cpus: self.cpus,
             accel: Accel::Kvm,
         };
-        if qemu::kvm_opens() && !KVM_FAILED.load(Ordering::Relaxed) {
-            let start = || machine.start();
-            let boot = self.boot.min(KVM_PROOF);
-            let proved = self.boot(start, Accel::Kvm, boot, until, stop, on_news)?;
-            if proved.boot.is_some() {
-                return Ok(proved);
-            }
-            KVM_FAILED.store(true, Ordering::Relaxed);
-        }
-        machine.accel = Accel::Tcg;
-        let start = || machine.start();
-        self.boot(start, Accel::Tcg, self.boot, until, stop, on_news)
+        kvm_first(qemu::kvm_opens(), &KVM_FAILED, |accel| {
+            machine.accel = accel;
+            let boot = match accel {
+                Accel::Kvm => self.boot.min(KVM_PROOF),
+                Accel::Tcg | Accel::UserMode => self.boot,
+            };
+            self.boot(|| machine.start(), accel, boot, until, stop, on_news)
+        })
     }
 
     /// One boot: init says hello within `boot`, and everything is done at `until`.
@@ -268,6 +264,23 @@ impl GuestRun {
         drop(machine);
         talk.conclude(ended, &console)
     }
+}
+
+/// Boots under KVM if that works here, else by emulation: a device that can be opened may still run no guest, or
+/// one that never comes up.
+fn kvm_first(
+    opens: bool,
+    failed: &AtomicBool,
+    mut boot: impl FnMut(Accel) -> Result<GuestOutcome, GuestError>,
+) -> Result<GuestOutcome, GuestError> {
+    if opens && !failed.load(Ordering::Relaxed) {
+        let proved = boot(Accel::Kvm)?;
+        if proved.boot.is_some() {
+            return Ok(proved);
+        }
+        failed.store(true, Ordering::Relaxed);
+    }
+    boot(Accel::Tcg)
 }
 
 /// A path by which our child can open an unnamed file.
@@ -383,5 +396,31 @@ impl Talk {
             (None, Ended::Exited(said)) => GuestEnd::EarlyExit { said },
         };
         Ok(self.outcome)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kvm_that_opens_and_runs_nothing_is_tried_once() {
+        let failed = AtomicBool::new(false);
+        let tried = |opens: bool, kvm_runs: bool| {
+            let mut tried = Vec::new();
+            let outcome = kvm_first(opens, &failed, |accel| {
+                tried.push(accel);
+                let mut outcome = Talk::new(Instant::now(), accel).outcome;
+                // As if QEMU had ended, or the guest had hung, before its first word.
+                outcome.boot = (accel == Accel::Tcg || kvm_runs).then_some(Duration::from_secs(1));
+                Ok(outcome)
+            });
+            assert!(outcome.expect("an outcome").boot.is_some());
+            tried
+        };
+        assert_eq!(tried(false, true), [Accel::Tcg]);
+        assert_eq!(tried(true, true), [Accel::Kvm]);
+        assert_eq!(tried(true, false), [Accel::Kvm, Accel::Tcg]);
+        assert_eq!(tried(true, true), [Accel::Tcg], "it was seen not to run");
     }
 }

@@ -1,6 +1,7 @@
 //! `punchbench list`: the scenarios and the targets that there are.
 
 use punchbench_fs::Target;
+use punchbench_fs::elsewhere::ELSEWHERE;
 use punchbench_results::exit_code;
 use punchbench_scenarios::{catalog, one_line};
 use serde_json::json;
@@ -19,7 +20,9 @@ pub fn run(as_json: bool) -> anyhow::Result<u8> {
             .collect();
         println!(
             "{}",
-            serde_json::to_string_pretty(&json!({"scenarios": scenarios, "targets": targets}))?
+            serde_json::to_string_pretty(
+                &json!({"scenarios": scenarios, "targets": targets, "elsewhere": ELSEWHERE})
+            )?
         );
         return Ok(exit_code::EXPECTED);
     }
@@ -28,6 +31,13 @@ pub fn run(as_json: bool) -> anyhow::Result<u8> {
     println!("\nTargets:");
     for target in &targets {
         println!("  {:<16} {}", target.to_string(), target.profile.about);
+    }
+    println!("\nFilesystems that are not made here:");
+    for other in ELSEWHERE {
+        println!(
+            "  {:<16} {}\n{:19}{}",
+            other.name, other.needs, "", other.command
+        );
     }
     Ok(exit_code::EXPECTED)
 }
