@@ -45,7 +45,6 @@ fn every_policy_on_every_set_up_comes_out_as_committed() {
     for subject in subjects(&catalog()) {
         out.push_str(&format!("| {} |", subject.name));
         for policy in &policies {
-            eprintln!("{} {}", subject.name, policy.policy);
             let cell = cell(&subject, policy, &Limits::default(), false);
             assert!(
                 !matches!(cell.outcome, punchbench_reference::Outcome::Open { .. }),
