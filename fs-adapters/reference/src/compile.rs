@@ -451,6 +451,11 @@ impl<'a> Compiler<'a> {
                 ever[page] = ever[page].union(*effect);
             }
         }
+        let sizes_fixed = !self
+            .programs
+            .iter()
+            .flatten()
+            .any(|m| matches!(m, Micro::SetSize { .. }));
         let alike = alike(&self.programs, &self.ops);
         Model {
             name: self.setup.name.clone(),
@@ -477,6 +482,7 @@ impl<'a> Compiler<'a> {
             words: self.words,
             ever,
             alike,
+            sizes_fixed,
             cache_is_store: self.policy.data == Data::PageCache,
             first: self.first,
         }

@@ -27,6 +27,14 @@ pub fn hazards() -> Vec<Setup> {
             }],
             true,
         ),
+        punch_with(
+            "punch-direct-write-reuse",
+            vec![Call::DirectWrite {
+                file: 0,
+                pages: 0..1,
+            }],
+            true,
+        ),
         punch_with("punch-store", vec![Call::Store { file: 0, page: 0 }], false),
         punch_with("punch-write", vec![Call::Write { file: 0, page: 0 }], false),
         read_into_own_mapping(),
@@ -192,28 +200,27 @@ pub fn store_writeback_punch() -> Setup {
     setup
 }
 
-/// A punch of two pages, so many readers of both, and somebody who gets a block next: a measure of the
-/// explorer, no hazard of its own.
+/// A punch of two pages, so many readers of the one or the other, and somebody who gets a block next: a
+/// measure of the explorer, no hazard of its own.
 pub fn crowd(readers: usize) -> Setup {
-    let pages = 0..2;
     let mut actors = vec![
         SetupActor::new(
             "puncher",
             vec![Call::PunchHole {
                 file: 0,
-                pages: pages.clone(),
+                pages: 0..2,
             }],
         ),
         SetupActor::new("writer", vec![Call::Reuse { file: 1, page: 0 }]),
     ];
-    for n in 1..=readers {
+    for n in 0..readers {
         let read = Call::Read {
             file: 0,
-            pages: pages.clone(),
+            pages: n % 2..n % 2 + 1,
             nowait: false,
             readahead: false,
         };
-        actors.push(SetupActor::new(&format!("reader-{n}"), vec![read]));
+        actors.push(SetupActor::new(&format!("reader-{}", n + 1), vec![read]));
     }
     let files = vec![SetupFile::cold("A", 2), SetupFile::empty("B", 1)];
     setup(&format!("crowd-{}", readers + 2), files, actors)

@@ -69,6 +69,8 @@ pub struct Model {
     pub ever: [Set; crate::state::PAGES],
     /// Groups of actors that do the same: no state differs by which of them is where.
     pub alike: Vec<Vec<usize>>,
+    /// No file ever changes its size.
+    pub sizes_fixed: bool,
     /// Pages are the data: there is no device under them.
     pub cache_is_store: bool,
     /// Where everything begins.

@@ -13,9 +13,12 @@ pub(crate) fn unnoticed(model: &Model, state: &State) -> Option<usize> {
         let pc = usize::from(state.actors[*a].pc);
         let changes = model.op_of(state, *a).is_none_or(|op| op.mutator.is_some());
         match program[pc] {
-            Micro::MmapLock | Micro::MmapUnlock | Micro::TestUptodate { .. } => {
-                !returns(program, pc + 1) || !changes
-            }
+            // Of a folio that the actor has locked, nobody else looks at the bio.
+            Micro::MmapLock
+            | Micro::MmapUnlock
+            | Micro::TestUptodate { .. }
+            | Micro::SubmitBio { .. } => !changes || !returns(program, pc + 1),
+            Micro::CheckSize { .. } => model.sizes_fixed && !changes,
             // What it may show only grows with time: now is the strictest moment.
             Micro::CopyOut { .. } => !changes,
             _ => false,

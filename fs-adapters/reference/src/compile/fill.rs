@@ -31,9 +31,11 @@ impl Compiler<'_> {
             Hook::PageCacheRaUnbounded,
             &[self.on(file, pages)],
             |code| {
+                // do_page_cache_ra() limits the range by i_size before it adds anything.
+                let beyond = code.to(out);
+                let page = self.slot(file, pages.start);
+                code.push(Micro::CheckSize { page, beyond });
                 for page in pages.clone().map(|p| self.slot(file, p)) {
-                    let beyond = code.to(out);
-                    code.push(Micro::CheckSize { page, beyond });
                     let next = code.label();
                     let exists = code.to(next);
                     code.push(Micro::AddFolio { page, exists });

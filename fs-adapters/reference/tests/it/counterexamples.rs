@@ -97,7 +97,22 @@ fn the_diagram_is_the_one_of_the_commit_message() {
     assert_eq!(text, STALE_PAGE, "\n{text}");
 }
 
-const STALE_PAGE: &str = "";
+const STALE_PAGE: &str = "\
+puncher: fallocate(PUNCH_HOLE, A.0)       filler: read(A.0)
+down_write(i_rwsem)                                                                i_rwsem: puncher exclusive
+truncate_inode_pages_range() has scanned
+                                          filemap_get_folio(A.0): miss
+                                          filemap_add_folio(A.0), locked
+                                          get_block(A.0) = block 0
+                                          submit_bio(read A.0)
+                                          read of A.0 completes
+                                          folio_end_read(A.0): uptodate, unlocked  A.0 cached: A.0
+remove the extent of A.0                                                           A.0 is a hole
+free the block                                                                     block 0 free
+up_write(i_rwsem)                                                                  i_rwsem free
+=> stale-page: the page cache shows A.0 for A.0, on disk it is zeros
+because filler's get_block(A.0) came before puncher changed the extent and its folio after puncher's truncate_inode_pages_range()
+";
 
 #[test]
 fn walks_find_what_the_search_finds_and_nothing_else() {

@@ -90,7 +90,7 @@ fn reductions_leave_out_states_and_no_verdict() {
             less += usize::from(some.states < all.states);
         }
     }
-    assert!(less > 100, "{less} of the cells were reduced");
+    assert!(less > 60, "{less} of the cells were reduced");
 }
 
 #[test]
