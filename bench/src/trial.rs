@@ -197,6 +197,9 @@ fn attempt(spec: &Spec, record: &mut Record, link: &mut Link) -> Result<(), Stop
         prepared: false,
     };
     let direct = prepared(spec, &mut trial, &mut mounted)?;
+    if spec.scenario.is_staged() {
+        mounted.be_lazy()?;
+    }
     // The files first: a full filesystem may have no room for an inode.
     let honest = subjects(spec, &mounted, direct)?;
     let ballast = fill_up(spec, &mounted)?;

@@ -14,8 +14,8 @@ use punchbench_scenarios::{Op, Scenario};
 
 use crate::hold::place::{self, PlaceError};
 use crate::hold::{self, ActorHold, HoldError, HoldSpec, Holder, Throttle, Way, accepted, observe};
-use crate::tag::Tag;
 use crate::mounted::Mounted;
+use crate::tag::Tag;
 use crate::tools::{Version, kernel_release};
 
 /// A throttled read is taken for so many bytes: the rate follows from it.
@@ -119,9 +119,9 @@ impl<'a> MountedGrip<'a> {
             Hold::WritesOf { file, range } => {
                 Ok(HoldSpec::writes(self.on_device(*file, range.clone())?))
             }
-            Hold::ReadsExcept { file, range } => {
-                Ok(HoldSpec::reads_outside(self.on_device(*file, range.clone())?))
-            }
+            Hold::ReadsExcept { file, range } => Ok(HoldSpec::reads_outside(
+                self.on_device(*file, range.clone())?,
+            )),
             Hold::Commits => Ok(HoldSpec::writes(place::of_commits(self.mounted)?)),
             Hold::IoOf { .. } => Err(GripError::Unsupported(
                 "a process is throttled, and has no place".to_owned(),

@@ -22,5 +22,7 @@ pub use host::Host;
 pub use subject::{
     Call, DirectIo, FileId, Look, Outcome, Stage, Subject, SubjectError, Subjects, Usage,
 };
-pub use trial::{Event, Limits, RaceError, RaceReport, TrialSpec, prepare, race, remounted, staged};
+pub use trial::{
+    Event, Limits, RaceError, RaceReport, TrialSpec, prepare, race, remounted, staged,
+};
 pub use verdict::verdict;

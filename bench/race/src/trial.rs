@@ -144,7 +144,12 @@ pub fn prepare(spec: &TrialSpec, subjects: &dyn Subjects) -> Result<DirectIo, Ra
     let plan = Plan::new(&spec.scenario, spec.geometry)?;
     let (mut stage, contents) = (subjects.stage()?, plan.contents(0));
     for file in plan.visible() {
-        write_out(&mut *stage, Stamps::new(spec.nonce), file, &contents[usize::from(file)])?;
+        write_out(
+            &mut *stage,
+            Stamps::new(spec.nonce),
+            file,
+            &contents[usize::from(file)],
+        )?;
     }
     Ok(stage.direct())
 }

@@ -98,7 +98,8 @@ impl Checker<'_> {
                     held.push(name);
                     if !started.is_empty() && step.on_range().is_some() {
                         let message = format!("`{name}` is held after somebody was started");
-                        let why = "hold it before: to find a file's blocks takes a lock of the file";
+                        let why =
+                            "hold it before: to find a file's blocks takes a lock of the file";
                         self.at_key(&path, message, "here", Some(why.to_owned()));
                     }
                     match what {
