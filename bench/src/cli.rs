@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use punchbench_fs::adapters::fuse;
 
 /// Races every way of filling the page cache against every way of taking the blocks from under it.
 #[derive(Debug, Parser)]
@@ -33,6 +34,10 @@ pub enum Command {
     },
     /// Say what this machine can run, and what would help
     Doctor(JsonArgs),
+    /// Explore all interleavings of scenarios on the reference, under each locking policy
+    Explore(ExploreArgs),
+    /// Say what changed from earlier runs to the last one, and fail if it got worse
+    Compare(CompareArgs),
     /// List, fetch or remove the kernels for `run --kernel debian:SUITE`
     #[command(subcommand)]
     Kernel(KernelCommand),
@@ -45,9 +50,64 @@ pub enum Command {
     /// One trial, in the namespaces that the runner made for it
     #[command(hide = true, name = TRIAL)]
     Trial,
+    /// Serves a directory to a FUSE mount, until that is unmounted
+    #[command(hide = true, name = fuse::SERVER)]
+    FuseServer {
+        /// The directory
+        below: PathBuf,
+        /// Where it is mounted
+        mounted: PathBuf,
+    },
     /// The server of a trial's image, which holds I/O for it
     #[command(hide = true, name = punchbench_fs::hold::SERVE_IMAGE)]
     ServeImage,
+}
+
+impl Command {
+    /// Whether it does nothing but say something, so that it may end when nobody listens any more.
+    pub fn only_prints(&self) -> bool {
+        match self {
+            Command::List(_)
+            | Command::Check { .. }
+            | Command::Explain { .. }
+            | Command::Doctor(_)
+            | Command::Schema { .. }
+            | Command::Explore(_)
+            | Command::Compare(_)
+            | Command::Kernel(KernelCommand::List(_)) => true,
+            Command::Run(_)
+            | Command::Kernel(KernelCommand::Fetch { .. } | KernelCommand::Remove { .. })
+            | Command::Trial
+            | Command::FuseServer { .. }
+            | Command::ServeImage => false,
+        }
+    }
+}
+
+/// The options of `explore`.
+#[derive(Debug, Clone, Args)]
+pub struct ExploreArgs {
+    /// Scenarios or hazards of the model by name, glob or file [default: all]
+    #[arg(value_delimiter = ',', long, value_name = "GLOB")]
+    pub scenario: Vec<String>,
+    /// Locking policies by name, glob or file [default: all]
+    #[arg(value_delimiter = ',', long, value_name = "NAME|FILE")]
+    pub policy: Vec<String>,
+    /// Draw the shortest counterexample of each cell; otherwise up to three cells are drawn
+    #[arg(long)]
+    pub diagram: bool,
+    /// Draw the counterexample of a token again, such as `v1:punch-read-reuse:none:…`
+    #[arg(long, value_name = "TOKEN", conflicts_with = "scenario")]
+    pub replay: Option<String>,
+    /// States to visit at most, in each cell
+    #[arg(long, value_name = "N", default_value_t = 20_000_000)]
+    pub states: usize,
+    /// Seconds to explore at most, in each cell
+    #[arg(long, value_name = "S", value_parser = seconds, default_value = "60")]
+    pub seconds: f64,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What to do with the fetched kernels.
@@ -81,6 +141,34 @@ pub struct JsonArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// The options of `compare`.
+#[derive(Debug, Clone, Args)]
+pub struct CompareArgs {
+    /// Runs in the order of time, at least two: run directories, record files, or tables (.md)
+    #[arg(required = true, value_name = "RUN")]
+    pub runs: Vec<PathBuf>,
+    /// The last run covers a part on purpose: what it has no record of is no loss
+    #[arg(long)]
+    pub partial: bool,
+    /// How to print it
+    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
+    pub format: CompareFormat,
+    /// Print JSON
+    #[arg(long, conflicts_with = "format")]
+    pub json: bool,
+}
+
+/// The forms of a comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum CompareFormat {
+    /// For a terminal
+    Text,
+    /// For a page
+    Markdown,
+    /// For programs
+    Json,
 }
 
 /// A schema that can be printed.

@@ -1,28 +1,32 @@
 //! `--kernel K`: the same plan by the same program, in a guest with another kernel. Records come back as they
 //! are made; a guest that panics or hangs gets a record saying so, and the rest of the plan another guest.
 
+use std::fs;
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use punchbench_fs::Target;
-use punchbench_fs::adapter::Store;
 use punchbench_guest::init::RECORDS_PATH;
 use punchbench_guest::{GuestRun, Kernel, KernelSpec, News};
 use punchbench_results::Record;
+use punchbench_results::record::trial_on;
 
 use crate::blank;
 use crate::cli::RunArgs;
 use crate::guest_end::{not_recorded, outcome_lines, ran_something, replay_on};
 use crate::guest_gaps::Gaps;
-use crate::outdir::{self, OutDir};
+use crate::outdir::OutDir;
 use crate::plan::{self, Racing, Trial};
 use crate::progress::Reporter;
 use crate::supervisor::{End, Signals};
 
 /// CPUs: one for the invalidator, one for the fillers.
 const CPUS: u32 = 2;
+
+/// What a filesystem that wants persistent memory gets of it: the usual image, and mkfs.xfs's least.
+const PMEM_MIB: u32 = 384;
 
 /// Booting, and what a trial takes beside racing, on an emulated CPU.
 const BOOT: Duration = Duration::from_secs(120);
@@ -46,9 +50,6 @@ pub fn run(
         bail!(
             "{option} names something of this machine, which a guest with another kernel does not have"
         );
-    }
-    if let Some(file) = args.scenario.iter().find(|name| name.ends_with(".yaml")) {
-        bail!("{file}: only built-in scenarios can be run on another kernel");
     }
     // All are found before the first is raced: a wrong word in the last one should not cost a night.
     let specs: Vec<KernelSpec> = args
@@ -160,12 +161,13 @@ fn guest(
     .into();
     let mut option = |name: &str, value: String| argv.extend([name.to_owned(), value]);
     option("--fs", targets.join(","));
-    // In the order of the plan, by name.
+    // In the order of the plan, by name; files come along.
+    let mut files = Vec::new();
     let mut named: Vec<&str> = Vec::new();
     for trial in plan {
         if !named.contains(&trial.scenario.scenario.as_str()) {
             named.push(&trial.scenario.scenario);
-            option("--scenario", trial.scenario.scenario.clone());
+            option("--scenario", in_guest(trial, &mut files)?);
         }
     }
     option("--seed", seed.to_string());
@@ -193,20 +195,13 @@ fn guest(
         .map(|tool| tool.name.to_owned())
         .collect();
     tools.dedup();
-    let mut modules: Vec<String> = ["loop", "fuse"].map(str::to_owned).into();
-    for trial in plan
+    // Held I/O goes through a FUSE-backed image.
+    let mut modules: Vec<String> = plan
         .iter()
-        .filter(|t| matches!(t.target.adapter.store(), Store::Device(_)))
-    {
-        modules.extend(
-            trial
-                .target
-                .adapter
-                .drivers()
-                .iter()
-                .map(|driver| (*driver).to_owned()),
-        );
-    }
+        .flat_map(|t| t.target.modules())
+        .chain(["loop", "fuse"])
+        .map(str::to_owned)
+        .collect();
     modules.sort_unstable();
     modules.dedup();
     let trials = u32::try_from(plan.len() - from)?;
@@ -215,7 +210,13 @@ fn guest(
         program: std::env::current_exe()?,
         argv,
         tools,
+        files,
         modules,
+        pmem_mib: if plan.iter().any(|t| t.target.profile.is_dax()) {
+            PMEM_MIB
+        } else {
+            0
+        },
         memory_mib: args.memory,
         boot: BOOT,
         cpus: CPUS,
@@ -223,6 +224,19 @@ fn guest(
         silence: SILENCE + racing,
         console_log: Some(log.to_owned()),
     })
+}
+
+/// What names a trial's scenario in the guest.
+fn in_guest(trial: &Trial, files: &mut Vec<(String, Vec<u8>)>) -> anyhow::Result<String> {
+    let Some(file) = trial.scenario_file() else {
+        return Ok(trial.scenario.scenario.clone());
+    };
+    let text = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+    // Its name must stay the scenario's.
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let there = format!("/{name}");
+    files.push((there.clone(), text));
+    Ok(there)
 }
 
 /// A record from the guest becomes one of this run.
@@ -239,8 +253,11 @@ fn take_in(
         gaps.judge(&target, &mut record);
         blank::judge_expectation(&mut record);
     }
-    record.trial = outdir::id_on(&record.trial, Some(kernel));
-    record.replay = replay_on(&record.replay, kernel, memory);
+    // Where the scenario is a file, the guest has it elsewhere.
+    let planned = out.plan.iter().find(|trial| trial.id == record.trial);
+    let replay = planned.map_or(&record.replay, |trial| &trial.replay);
+    record.replay = replay_on(replay, kernel, memory);
+    record.trial = trial_on(&record.trial, Some(kernel));
     // Paths in the guest are gone with it.
     record.artefacts.clear();
     if out.records.iter().any(|r| r.trial == record.trial) {

@@ -5,11 +5,11 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use punchbench_guest::{Accel, GuestEnd, GuestError, GuestOutcome, Kernel};
+use punchbench_results::record::trial_on;
 use punchbench_results::{Record, Verdict};
 
 use crate::blank;
 use crate::cli;
-use crate::outdir;
 use crate::plan::{Trial, quoted};
 
 /// Whether the guest came as far as racing, so that what ended it may have been a trial.
@@ -62,7 +62,7 @@ pub fn not_recorded(
     log: &Path,
 ) -> Record {
     let mut record = blank::record(trial);
-    record.trial = outdir::id_on(&trial.id, Some(name));
+    record.trial = trial_on(&trial.id, Some(name));
     record.replay = replay_on(&trial.replay, name, memory);
     record.kernel = kernel.release.clone();
     record.kernel_version.clear();

@@ -3,7 +3,6 @@
 //! nothing about the kernel; it is an `error`, and names what to do.
 
 use punchbench_fs::Target;
-use punchbench_fs::adapter::Store;
 use punchbench_guest::{Kernel, News};
 use punchbench_results::{Record, Verdict};
 
@@ -42,8 +41,7 @@ impl Gaps {
 
     /// Judges a skipped trial anew.
     pub fn judge(&self, target: &Target, record: &mut Record) {
-        if record.verdict != Verdict::Skipped || !matches!(target.adapter.store(), Store::Device(_))
-        {
+        if record.verdict != Verdict::Skipped || !target.is_on_device() {
             return;
         }
         let tools = target.tools();
@@ -54,7 +52,7 @@ impl Gaps {
         let module = self
             .modules
             .iter()
-            .find(|(name, _)| name == "loop" || target.adapter.drivers().contains(&name.as_str()));
+            .find(|(name, _)| target.modules().contains(&name.as_str()));
         if let Some((name, why)) = module {
             record.verdict = Verdict::Error;
             record.reason = format!("the module {name} did not load in the guest: {why}");

@@ -12,6 +12,7 @@ mod guest_gaps;
 mod outdir;
 mod plan;
 mod progress;
+mod screen;
 mod supervisor;
 mod trial;
 mod watchdog;
@@ -20,7 +21,9 @@ mod wire;
 use std::process::ExitCode;
 
 use clap::Parser;
+use punchbench_fs::adapters::fuse;
 use punchbench_results::exit_code;
+use punchbench_sys::process::end_on_broken_pipe;
 
 use cli::{Cli, Command};
 
@@ -32,15 +35,28 @@ fn main() -> ExitCode {
     if !is_trial && punchbench_guest::init::is_guest_init() {
         punchbench_guest::init::run();
     }
-    let result = match Cli::parse().command {
+    if punchbench_guest::modprobe::is_called() {
+        return ExitCode::from(u8::from(!punchbench_guest::modprobe::run()));
+    }
+    let command = Cli::parse().command;
+    if command.only_prints() {
+        // `| head` is no reason to complain; should this fail, it complains.
+        let _ = end_on_broken_pipe();
+    }
+    let result = match command {
         Command::Run(args) => command::run::run(&args),
         Command::List(args) => command::list::run(args.json),
         Command::Check { files } => Ok(command::check::run(&files)),
         Command::Explain { scenario } => command::explain::run(&scenario),
         Command::Doctor(args) => command::doctor::run(args.json),
+        Command::Explore(args) => command::explore::run(&args),
+        Command::Compare(args) => command::compare::run(&args),
         Command::Kernel(command) => command::kernel::run(&command),
         Command::Schema { of } => Ok(command::schema::run(of)),
         Command::Trial => return trial::main(),
+        Command::FuseServer { below, mounted } => fuse::serve(&below, &mounted)
+            .map(|()| exit_code::EXPECTED)
+            .map_err(Into::into),
         Command::ServeImage => punchbench_fs::hold::serve()
             .map(|()| exit_code::EXPECTED)
             .map_err(Into::into),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, bail};
+use punchbench_results::record::{split_trial, trial_on};
 use punchbench_results::{Journal, Record};
 use serde::{Deserialize, Serialize};
 
@@ -56,7 +57,7 @@ impl OutDir {
         let plan = plan::make(args, seed)?;
         let (journal, records) = Journal::create_or_resume(&path)?;
         let known: HashSet<&str> = plan.iter().map(|t| t.id.as_str()).collect();
-        let of_plan = |r: &Record| known.contains(trial_id(&r.trial));
+        let of_plan = |r: &Record| known.contains(split_trial(&r.trial).1);
         if !records.is_empty() && !records.iter().all(of_plan) {
             bail!(
                 "{} holds the records of another plan (other scenarios, targets, seed or duration); choose \
@@ -78,7 +79,7 @@ impl OutDir {
 
     /// Whether a trial was finished, here or on the named other kernel.
     pub fn has(&self, trial: &Trial, kernel: Option<&str>) -> bool {
-        let id = id_on(&trial.id, kernel);
+        let id = trial_on(&trial.id, kernel);
         self.records.iter().any(|r| r.trial == id)
     }
 
@@ -109,21 +110,6 @@ impl OutDir {
             let _ = fs::remove_dir(self.path.join(name));
         }
     }
-}
-
-/// A trial's identity on another kernel.
-pub fn id_on(id: &str, kernel: Option<&str>) -> String {
-    match kernel {
-        Some(kernel) => format!("{kernel}{SEPARATOR}{id}"),
-        None => id.to_owned(),
-    }
-}
-
-const SEPARATOR: &str = " :: ";
-
-/// The identity without the kernel.
-fn trial_id(id: &str) -> &str {
-    id.rsplit_once(SEPARATOR).map_or(id, |(_, id)| id)
 }
 
 fn earlier_seed(path: &Path) -> anyhow::Result<Option<u64>> {

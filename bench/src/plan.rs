@@ -1,6 +1,8 @@
 //! The plan: every scenario on every target, as often as asked, in an order and with seeds that depend on
 //! nothing but what the user typed.
 
+use std::path::Path;
+
 use punchbench_fs::adapter::{Store, Target, TargetError};
 use punchbench_scenarios::{Scenario, catalog, load_file, matches_glob};
 use rand_xoshiro::SplitMix64;
@@ -35,6 +37,15 @@ pub struct Trial {
     pub nonce: u64,
     /// The command that runs exactly this trial again.
     pub replay: String,
+    /// What names its scenario alone: its name, or its file's path.
+    typed: String,
+}
+
+impl Trial {
+    /// The scenario's file, where it is none of the built-in ones.
+    pub fn scenario_file(&self) -> Option<&Path> {
+        self.typed.ends_with(".yaml").then(|| Path::new(&self.typed))
+    }
 }
 
 /// How long a trial races.
@@ -66,6 +77,9 @@ pub enum PlanError {
     /// `dir` needs to know which directory.
     #[error("the target `dir` is the directory given with --in DIR")]
     NoDirectory,
+    /// Whatever else on the command line, or in a file named there, cannot be used.
+    #[error("{0}")]
+    Words(String),
     /// Options that contradict each other.
     #[error("{0} does not go with {1}: {2}")]
     Contradiction(String, &'static str, &'static str),
@@ -156,6 +170,7 @@ fn trial(args: &RunArgs, scenario: &Scenario, typed: &str, target: Target, seed:
         data_seed,
         nonce: derive(data_seed, "stamps"),
         replay,
+        typed: typed.to_owned(),
     }
 }
 
@@ -233,7 +248,7 @@ pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<S
 /// The targets asked for, once each; all local ones (or those that the options leave) if none was.
 fn targets(args: &RunArgs) -> Result<Vec<Target>, PlanError> {
     let is_dir = |t: &Target| matches!(t.adapter.store(), Store::Directory);
-    let is_device = |t: &Target| matches!(t.adapter.store(), Store::Device(_));
+    let is_device = Target::is_on_device;
     let wanted = |t: &Target| match (&args.in_dir, &args.device) {
         (Some(_), _) => is_dir(t),
         (None, Some(_)) => is_device(t),

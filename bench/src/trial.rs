@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::mount::MsFlags;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use punchbench_fs::folios::{FolioCounter, Folios};
 use punchbench_fs::inject::{InjectedSubjects, Injection};
 use punchbench_fs::subject::SyscallSubjects;
 use punchbench_fs::{
@@ -214,11 +215,15 @@ fn attempt(spec: &Spec, record: &mut Record, link: &mut Link) -> Result<(), Stop
         link.phase(Phase::Turn)?;
         link.orders.read_line(&mut String::new())?;
     }
+    let counter = folio_counter(spec, &tag, &mounted, record);
     let mut on_event = |event| {
+        if let Some(counter) = &counter {
+            counter.count(matches!(event, Event::Racing { .. }));
+        }
         // A runner that is gone takes this process with it.
         let _ = link.event(event);
     };
-    let report = if spec.scenario.is_staged() {
+    let mut report = if spec.scenario.is_staged() {
         let mut grip = MountedGrip::new(&mounted, &spec.scenario, &tag, &spec.work_dir);
         staged(&trial, &*subjects, Host::Fork, &mut grip, &mut on_event)
     } else {
@@ -229,6 +234,11 @@ fn attempt(spec: &Spec, record: &mut Record, link: &mut Link) -> Result<(), Stop
         error => bench(error),
     })?;
     drop(subjects);
+    if let Some(counter) = counter {
+        let Folios { large, readahead } = counter.counted();
+        report.evidence.large_folios = large;
+        report.evidence.async_readahead = readahead;
+    }
 
     link.phase(Phase::Evict)?;
     drop(ballast);
@@ -302,6 +312,9 @@ fn can_do(spec: &Spec, mounted: &Mounted) -> Result<(), Stop> {
     {
         return Err(Stop::Unsupported(only.why.clone()));
     }
+    mounted
+        .can_fill(&spec.scenario)
+        .map_err(Stop::Unsupported)?;
     match mounted.reuse() {
         Reuse::Never(why) if spec.scenario.floor().reused_blocks > 0 => {
             Err(Stop::Unsupported(format!(
@@ -341,6 +354,32 @@ fn fill_up(spec: &Spec, mounted: &Mounted) -> Result<Option<Ballast>, Stop> {
         .map(|(_, file)| file.size.bytes(mounted.units()))
         .sum();
     Ok(Some(Ballast::fill(mounted, prepared + METADATA_ROOM)?))
+}
+
+/// Counts large folios and asynchronous readahead where the scenario reads with readahead.
+fn folio_counter(
+    spec: &Spec,
+    tag: &Tag,
+    mounted: &Mounted,
+    record: &mut Record,
+) -> Option<FolioCounter> {
+    let mut ops = spec.scenario.actors.iter().flat_map(|(_, a)| &a.ops);
+    if !ops.any(|op| matches!(op, Op::Read(a) if a.readahead)) {
+        return None;
+    }
+    let counter = if Privilege::current() == Privilege::User {
+        Err("tracing needs root".to_owned())
+    } else {
+        FolioCounter::new(tag, &spec.work_dir.join("tracing"), mounted.dir())
+            .map_err(|e| e.to_string())
+    };
+    counter
+        .map_err(|why| {
+            record
+                .setup
+                .push(format!("large folios were not counted: {why}"))
+        })
+        .ok()
 }
 
 fn subjects(

@@ -10,13 +10,14 @@ use punchbench_fs::inject::Injection;
 use punchbench_results::Verdict;
 
 /// What a kind of injection needs to be told by: the usual scenario has none of it.
-const NEEDS: [(&str, &str); 5] = [
+const NEEDS: [(&str, &str); 6] = [
     ("change-witness", "punch-and-reuse"),
     // An adviser's fill is told by the page alone; who reads bytes of an absent page has filled it, or lies
     // about more than that.
     ("never-fill", "punch-while-fadvise"),
     ("drop-write", "punch-and-reuse"),
     ("drop-store", "punch-while-store"),
+    ("cut-short", "punch-while-read-into-mapping"),
     ("wait", "tests/selftest/punch-while-nowait-read.yaml"),
 ];
 

@@ -4,9 +4,11 @@
 use std::fmt::{self, Debug};
 use std::io;
 use std::ops::Range;
+use std::path::{Path, PathBuf};
 
-use crate::adapters::{bdev, btrfs, dir, ext2, ext3, ext4, f2fs, tmpfs, xfs};
+use crate::adapters::{bdev, btrfs, dir, ext2, ext3, ext4, f2fs, fuse, gfs2, ocfs2, overlay, tmpfs, xfs};
 use crate::fsck::FsckResult;
+use crate::pmem;
 use crate::profile::{BASE, Profile, ProfileError, Seen};
 use crate::reuse::Reuse;
 use crate::set_up::SetUpError;
@@ -20,6 +22,10 @@ pub static ADAPTERS: &[&dyn Adapter] = &[
     &xfs::Xfs,
     &btrfs::Btrfs,
     &f2fs::F2fs,
+    &gfs2::Gfs2,
+    &ocfs2::Ocfs2,
+    &overlay::Overlay,
+    &fuse::Fuse,
     &tmpfs::Tmpfs,
     &bdev::Bdev,
     &dir::Dir,
@@ -67,6 +73,29 @@ pub enum Store<'a> {
     FileIsDevice,
     /// In a directory of a filesystem that somebody else mounted.
     Directory,
+    /// In another filesystem of ours.
+    Stacked(&'a dyn Stacked),
+}
+
+/// How a filesystem lies over a directory of another.
+pub trait Stacked: Debug + Sync {
+    /// The filesystem below.
+    fn below(&self, profile: &Profile) -> Target;
+
+    /// Makes what it needs in the directory below, and says how it is mounted there.
+    fn over(&self, below: &Path) -> io::Result<Over>;
+
+    /// Whether FIEMAP on it gives the addresses of the filesystem below.
+    fn shows_addresses(&self) -> bool;
+}
+
+/// A mount over a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Over {
+    /// The options of mount(2).
+    pub data: String,
+    /// The directory that a server of ours passes on, if it takes one.
+    pub served: Option<PathBuf>,
 }
 
 /// How a filesystem is put on a device, mounted and checked.
@@ -236,8 +265,29 @@ impl Target {
     /// The tools it needs.
     pub fn tools(&self) -> Vec<Tool> {
         match self.adapter.store() {
+            Store::Stacked(layer) => layer.below(self.profile).tools(),
             Store::Device(device) => vec![device.mkfs_tool(), device.fsck_tool()],
             Store::Memory | Store::FileIsDevice | Store::Directory => Vec::new(),
+        }
+    }
+
+    /// Whether an image or a device is made for it.
+    pub fn is_on_device(&self) -> bool {
+        match self.adapter.store() {
+            Store::Device(_) | Store::Stacked(_) => true,
+            Store::Memory | Store::FileIsDevice | Store::Directory => false,
+        }
+    }
+
+    /// The modules that it takes on a kernel that has all of it as modules.
+    pub fn modules(&self) -> Vec<&'static str> {
+        let own = self.adapter.drivers().iter().copied();
+        match self.adapter.store() {
+            Store::Device(_) if self.profile.is_dax() => own.chain(pmem::MODULES).collect(),
+            Store::Device(_) => own.chain(["loop"]).collect(),
+            Store::Stacked(layer) => own.chain(layer.below(self.profile).modules()).collect(),
+            Store::FileIsDevice => vec!["loop"],
+            Store::Memory | Store::Directory => Vec::new(),
         }
     }
 }

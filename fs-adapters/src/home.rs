@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::devices::DeviceFile;
 use crate::hold::{Holder, ImageServer};
+use crate::mounted::Mounted;
 use crate::set_up::{SetUpError, open_uncached};
 
 /// How much of a real device's beginning is cleared when we are done, so that no signature is left.
@@ -38,6 +39,8 @@ pub(crate) enum Home {
     },
     /// A loop device for each file.
     FileIsDevice(Vec<DeviceFile>),
+    /// A directory of another filesystem of ours, over which this one lies.
+    Layer(Box<Mounted>),
     /// The page cache.
     Memory,
     /// Somebody else's filesystem.
@@ -50,6 +53,7 @@ impl Home {
         match self {
             Home::Loop { device, size, .. } => Some((device.path(), *size)),
             Home::Device { device, .. } => Some((&device.path, device.size)),
+            Home::Layer(below) => below.home().device(),
             Home::FileIsDevice(_) | Home::Memory | Home::Directory => None,
         }
     }
@@ -58,6 +62,7 @@ impl Home {
     pub fn holder(&self) -> Option<&dyn Holder> {
         match self {
             Home::Loop { server, .. } => server.as_ref().map(|server| server as &dyn Holder),
+            Home::Layer(below) => below.home().holder(),
             Home::Device { .. } | Home::FileIsDevice(_) | Home::Memory | Home::Directory => None,
         }
     }
@@ -66,6 +71,7 @@ impl Home {
     pub fn discard_off(&self) -> bool {
         match self {
             Home::Loop { discard, .. } | Home::Device { discard, .. } => discard.off,
+            Home::Layer(below) => below.home().discard_off(),
             Home::FileIsDevice(_) | Home::Memory | Home::Directory => false,
         }
     }
@@ -77,6 +83,7 @@ impl Home {
             // The loop driver, or the server, writes through this very file, so its page cache is the medium.
             Home::Loop { image, .. } => Some(image.read_exact_at(buf, at)),
             Home::Device { device, .. } => Some(read_direct(&device.path, at, buf)),
+            Home::Layer(below) => below.home().read_at(at, buf),
             Home::FileIsDevice(_) | Home::Memory | Home::Directory => None,
         }
     }

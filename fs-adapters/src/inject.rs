@@ -28,6 +28,7 @@ enum Lie {
     Background,
     DropStore,
     DropWrite,
+    CutShort,
     ChangeWitness,
     Wait,
     Errno,
@@ -128,6 +129,12 @@ impl Injection {
             doc: "a completed write, or a page of a long one, has no effect",
         },
         Kind {
+            lie: Lie::CutShort,
+            word: "cut-short",
+            verdict: Verdict::Inconclusive,
+            doc: "a read into a mapping moves half of what it was asked for, as it may",
+        },
+        Kind {
             lie: Lie::ChangeWitness,
             word: "change-witness",
             verdict: Verdict::Damaged,
@@ -214,6 +221,7 @@ impl Injection {
             | Lie::Crash => actor.role == Role::Invalidator,
             Lie::DropStore => does(&|op| matches!(op, Op::Store(_))),
             Lie::DropWrite => does(&|op| matches!(op, Op::Write(_))),
+            Lie::CutShort => does(&|op| matches!(op, Op::ReadInto(_))),
             Lie::Wait => does(&|op| matches!(op, Op::Read(args) if args.nowait)),
             Lie::NeverFill => actor.role == Role::Filler,
             Lie::NeverOverlap => {
@@ -234,6 +242,7 @@ impl Injection {
             }
             (Lie::DropStore, _) => "an actor that stores".into(),
             (Lie::DropWrite, _) => "an actor that writes".into(),
+            (Lie::CutShort, _) => "an actor that reads into a mapping".into(),
             (Lie::Wait, _) => "an actor that reads with `nowait`".into(),
             (Lie::ChangeWitness, _) => "a witness".into(),
             (

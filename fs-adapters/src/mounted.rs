@@ -3,10 +3,9 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nix::errno::Errno;
-use punchbench_scenarios::{Capability, Content, Scenario};
+use punchbench_scenarios::{Actor, Capability, Content, Op, Role, Scenario};
 use punchbench_sys::mount;
 use tempfile::TempDir;
 
@@ -16,18 +15,12 @@ use crate::discard;
 use crate::fsck::FsckResult;
 use crate::hold::Holder;
 use crate::home::Home;
+use crate::mount_point::MountPoint;
 use crate::probe::{Abilities, Medium, Place};
 use crate::profile::{Profile, Seen};
 use crate::reuse::Reuse;
 use crate::set_up::{SetUp, SetUpError};
 use crate::subject::SubjectOptions;
-use crate::user::ROOT_WOULD_ADD;
-
-/// How long an unmount waits for the last user to go.
-const BUSY_TIME: Duration = Duration::from_secs(3);
-
-/// Pause between tries: nothing tells when a mount stops being busy.
-const BUSY_PAUSE: Duration = Duration::from_millis(20);
 
 /// Files smaller than this may live in their inode (btrfs, f2fs, ext4) and have no blocks.
 const INLINE_LIMIT: u64 = 64 << 10;
@@ -49,96 +42,6 @@ pub struct Shape {
     pub inline_limit: u64,
     /// What the addresses of extents are.
     pub addresses: Addresses,
-}
-
-/// A mount of ours; unmounted on drop.
-#[derive(Debug)]
-pub(crate) struct MountPoint {
-    source: String,
-    fstype: String,
-    data: String,
-    mounted: bool,
-    /// After the mount has gone.
-    directory: TempDir,
-}
-
-impl MountPoint {
-    pub fn mount(
-        directory: TempDir,
-        source: &str,
-        fstype: &str,
-        data: &str,
-    ) -> Result<Self, SetUpError> {
-        let mut point = MountPoint {
-            source: source.to_owned(),
-            fstype: fstype.to_owned(),
-            data: data.to_owned(),
-            mounted: false,
-            directory,
-        };
-        point.mount_again()?;
-        Ok(point)
-    }
-
-    fn mount_again(&mut self) -> Result<(), SetUpError> {
-        mount::mount(
-            &self.source,
-            self.directory.path(),
-            &self.fstype,
-            &self.data,
-        )
-        .map_err(|error| {
-            let what = format!(
-                "mount {} as {} with `{}`",
-                self.source, self.fstype, self.data
-            );
-            match error.raw_os_error().map(Errno::from_raw) {
-                Some(Errno::ENODEV) => SetUpError::skipped(
-                    format!("the kernel has no {}", self.fstype),
-                    format!("load the module {}", self.fstype),
-                ),
-                Some(Errno::EPERM | Errno::EACCES) => {
-                    SetUpError::skipped(format!("not allowed to {what}"), ROOT_WOULD_ADD)
-                }
-                _ => SetUpError::Error(format!("cannot {what}: {error} (the kernel log has more)")),
-            }
-        })?;
-        self.mounted = true;
-        if let Some(device) = Path::new(&self.source).file_name() {
-            // ext4 keeps clusters back for delayed allocation; without them an allocator in need commits by
-            // itself, and a full filesystem is full. The others have no such file.
-            let path = Path::new("/sys/fs/ext4")
-                .join(device)
-                .join("reserved_clusters");
-            let _ = std::fs::write(path, "0");
-        }
-        Ok(())
-    }
-
-    fn unmount(&mut self) -> io::Result<()> {
-        let deadline = Instant::now() + BUSY_TIME;
-        while self.mounted {
-            match mount::unmount(self.directory.path()) {
-                Ok(()) => self.mounted = false,
-                Err(error)
-                    if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < deadline =>
-                {
-                    std::thread::sleep(BUSY_PAUSE);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-}
-
-impl Drop for MountPoint {
-    fn drop(&mut self) {
-        if self.mounted && mount::unmount(self.directory.path()).is_err() {
-            // Somebody still holds a file: the mount leaves the namespace now, the filesystem with its last user.
-            let _ = mount::detach(self.directory.path());
-        }
-    }
 }
 
 /// A target that is set up. Fields are released in the order in which they stand.
@@ -165,7 +68,7 @@ impl Mounted {
         facts: Vec<String>,
         tool_time: Duration,
     ) -> Result<Self, SetUpError> {
-        let dir = point.directory.path().to_owned();
+        let dir = point.at().to_owned();
         Mounted::look_over(target, Some(point), home, None, dir, facts, tool_time)
     }
 
@@ -286,10 +189,10 @@ impl Mounted {
         };
         facts.extend(seen.prove(target.adapter, target.profile)?);
         let shape = Shape {
-            block: if on_device {
-                target.profile.unit
-            } else {
-                block
+            block: match &home {
+                Home::Layer(below) => below.shape.block,
+                _ if on_device => target.profile.unit,
+                _ => block,
             },
             page: punchbench_sys::map::page_size() as u64,
             free: stat.blocks_available() * block,
@@ -298,6 +201,11 @@ impl Mounted {
                 Store::Device(on_device) => on_device.addresses(target.profile),
                 Store::Memory | Store::FileIsDevice => Addresses::None,
                 Store::Directory => Addresses::Logical,
+                Store::Stacked(layer) if layer.shows_addresses() => match &home {
+                    Home::Layer(below) => below.shape.addresses,
+                    _ => Addresses::None,
+                },
+                Store::Stacked(_) => Addresses::None,
             },
         };
         let medium = Medium {
@@ -321,6 +229,10 @@ impl Mounted {
             facts,
             tool_time,
         })
+    }
+
+    pub(crate) fn home(&self) -> &Home {
+        &self.home
     }
 
     /// What was set up.
@@ -369,6 +281,19 @@ impl Mounted {
     /// Whether an operation works here, else why not.
     pub fn capability(&self, capability: Capability) -> Result<(), &str> {
         self.abilities.of(capability)
+    }
+
+    /// Whether every filler of a scenario can bring something in here: without a page cache, only what maps can.
+    pub fn can_fill(&self, scenario: &Scenario) -> Result<(), String> {
+        let maps = |actor: &Actor| actor.ops.iter().any(Op::maps);
+        let mut fillers = scenario.actors.iter().filter(|(_, a)| a.role == Role::Filler);
+        match fillers.find(|(_, actor)| self.target.profile.is_dax() && !maps(actor)) {
+            Some((name, _)) => Err(format!(
+                "{} has no page cache for the {name} to fill: only mappings are raced",
+                self.target
+            )),
+            None => Ok(()),
+        }
     }
 
     /// What is worth keeping in the record.
@@ -468,6 +393,9 @@ impl Mounted {
     /// Unmounts and mounts again, so that nothing in memory is left of it; no file on it may be open.
     pub fn remount(&mut self) -> Result<(), SetUpError> {
         self.unmount()?;
+        if let Home::Layer(below) = &mut self.home {
+            below.remount()?;
+        }
         match &mut self.point {
             Some(point) => point.mount_again(),
             None => Ok(()),
@@ -476,6 +404,12 @@ impl Mounted {
 
     /// Unmounts if mounted, checks, and leaves it unmounted. `Err` only if the bench failed.
     pub fn fsck(&mut self) -> Result<FsckResult, SetUpError> {
+        if let Home::Layer(_) = &self.home {
+            self.unmount()?;
+        }
+        if let Home::Layer(below) = &mut self.home {
+            return below.fsck();
+        }
         let Store::Device(on_device) = self.target.adapter.store() else {
             return Ok(FsckResult::NotRun(format!(
                 "{} has nothing to check",

@@ -38,6 +38,11 @@ pub const BASE: Profile = Profile {
 };
 
 impl Profile {
+    /// Whether it is mounted so that files are mapped straight from persistent memory.
+    pub fn is_dax(&self) -> bool {
+        self.mount.contains(&"dax=always")
+    }
+
     /// The data of mount(2): the filesystem's own options, then those of the profile.
     pub(crate) fn mount_data(&self, own: &str) -> String {
         let own = Some(own).filter(|own| !own.is_empty());
@@ -120,7 +125,21 @@ impl Seen<'_> {
                 format!("mountinfo says {}", self.options),
             ));
         }
-        adapter.prove(profile, self)
+        let line = adapter.prove(profile, self)?;
+        if !profile.is_dax() {
+            return Ok(line);
+        }
+        let dax = tempfile::tempfile_in(self.dir)
+            .and_then(inode::is_dax)
+            .map_err(ProfileError::io("ask a new file whether it is DAX"))?;
+        if dax {
+            Ok(Some("DAX: statx says so of a new file".to_owned()))
+        } else {
+            Err(ProfileError::not_so(
+                "files without a page cache (STATX_ATTR_DAX)",
+                "statx does not say so of a new file",
+            ))
+        }
     }
 
     /// The beginning of the medium, where ext4 and xfs keep a superblock; their feature bits change only by

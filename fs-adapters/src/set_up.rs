@@ -10,13 +10,15 @@ use punchbench_sys::blk;
 use punchbench_sys::loopdev::{LoopDevice, LoopError};
 use tempfile::TempDir;
 
-use crate::adapter::{MkfsPlan, OnDevice, Store, Target};
+use crate::adapter::{MkfsPlan, OnDevice, Stacked, Store, Target};
 use crate::device::{self, DeviceChoice};
 use crate::hold::{HoldError, ImageServer};
 use crate::home::{DiscardOff, Home, RealDevice};
 use crate::image::{self, Background, Prefer};
 use crate::kernel::{self, Support};
-use crate::mounted::{MountPoint, Mounted};
+use crate::mount_point::{MountPoint, What};
+use crate::mounted::Mounted;
+use crate::pmem;
 use crate::profile::ProfileError;
 use crate::tag::Tag;
 use crate::tools::Version;
@@ -185,9 +187,16 @@ impl Target {
                         tool.hint(),
                     ));
                 }
-                if env.device.is_none() {
-                    check_loop()?;
+                match env.device {
+                    None if self.profile.is_dax() => drop(pmem::find()?),
+                    None => check_loop()?,
+                    Some(_) => {}
                 }
+                self.adapter.check(self.profile)
+            }
+            Store::Stacked(layer) => {
+                layer.below(self.profile).check(env)?;
+                self.check_kernel()?;
                 self.adapter.check(self.profile)
             }
             Store::FileIsDevice => {
@@ -226,15 +235,11 @@ impl Target {
                 // The source of a tmpfs is free text: it carries the tag.
                 let own = format!("size={},mode=700", env.size);
                 let data = self.profile.mount_data(&own);
-                let point = MountPoint::mount(
-                    own_directory(env.tag, env.work_dir)?,
-                    &env.tag.to_string(),
-                    "tmpfs",
-                    &data,
-                )?;
+                let point = self.mount(env, env.tag.to_string(), data, None)?;
                 Mounted::on(*self, point, Home::Memory, Vec::new(), env.tool_time)
             }
             Store::Device(on_device) => self.set_up_on_device(on_device, env),
+            Store::Stacked(layer) => self.set_up_on_another(layer, env),
         }
     }
 
@@ -246,6 +251,13 @@ impl Target {
         let mut facts = Vec::new();
         let home = match env.device {
             Some(choice) => real_device(on_device, choice, env, &mut facts)?,
+            None if self.profile.is_dax() => {
+                let choice = DeviceChoice {
+                    path: pmem::find()?,
+                    insist: false,
+                };
+                real_device(on_device, &choice, env, &mut facts)?
+            }
             None => loop_device(on_device, env, &mut facts)?,
         };
         let (path, size) = home
@@ -254,13 +266,41 @@ impl Target {
         self.mkfs(on_device, path, size, env.tool_time, &mut facts)?;
         let source = path.to_string_lossy().into_owned();
         let data = self.profile.mount_data(on_device.mount_data());
-        let point = MountPoint::mount(
-            own_directory(env.tag, env.work_dir)?,
-            &source,
-            self.adapter.name(),
-            &data,
-        )?;
+        let point = self.mount(env, source, data, None)?;
         Mounted::on(*self, point, home, facts, env.tool_time)
+    }
+
+    /// The filesystem below first, in a directory of which this one has its files.
+    fn set_up_on_another(
+        &self,
+        layer: &dyn Stacked,
+        env: &SetUp<'_>,
+    ) -> Result<Mounted, SetUpError> {
+        let below = layer.below(self.profile).set_up(env)?;
+        let facts = below.facts().to_vec();
+        let over = layer
+            .over(below.dir())
+            .map_err(SetUpError::io("make directories for a layer"))?;
+        let data = self.profile.mount_data(&over.data);
+        let point = self.mount(env, env.tag.to_string(), data, over.served)?;
+        let home = Home::Layer(Box::new(below));
+        Mounted::on(*self, point, home, facts, env.tool_time)
+    }
+
+    fn mount(
+        &self,
+        env: &SetUp<'_>,
+        source: String,
+        data: String,
+        served: Option<PathBuf>,
+    ) -> Result<MountPoint, SetUpError> {
+        let what = What {
+            source,
+            fstype: self.adapter.name().to_owned(),
+            data,
+            served,
+        };
+        MountPoint::mount(own_directory(env.tag, env.work_dir)?, what)
     }
 
     fn mkfs(

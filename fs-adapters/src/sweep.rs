@@ -18,6 +18,7 @@ use punchbench_sys::{blk, loopdev, mount};
 
 use crate::adapter::{ADAPTERS, Store};
 use crate::hold::{fusectl, throttle};
+use crate::folios;
 use crate::tag::{ENVIRONMENT, Tag};
 
 /// How long processes get to die and devices to be released.
@@ -51,6 +52,7 @@ pub fn sweep(directories: &[&Path]) -> io::Result<Vec<String>> {
         0 => {}
         many => lines.push(format!("{many} idle loop device(s) of a dead run: removed")),
     }
+    lines.extend(folios::sweep());
     for directory in directories {
         remove_directories(directory, &mut lines);
     }

@@ -57,6 +57,7 @@ impl Package {
 }
 
 const E2FSPROGS: Package = Package::same("e2fsprogs");
+const GFS2_UTILS: Package = Package::same("gfs2-utils");
 const BTRFS_PROGS: Package = Package {
     debian: "btrfs-progs",
     fedora: "btrfs-progs",
@@ -111,6 +112,30 @@ pub const FSCK_F2FS: Tool = Tool {
     name: "fsck.f2fs",
     version_argument: "-V",
     package: Package::same("f2fs-tools"),
+};
+/// Makes GFS2.
+pub const MKFS_GFS2: Tool = Tool {
+    name: "mkfs.gfs2",
+    version_argument: "-V",
+    package: GFS2_UTILS,
+};
+/// Checks GFS2.
+pub const FSCK_GFS2: Tool = Tool {
+    name: "fsck.gfs2",
+    version_argument: "-V",
+    package: GFS2_UTILS,
+};
+/// Makes OCFS2.
+pub const MKFS_OCFS2: Tool = Tool {
+    name: "mkfs.ocfs2",
+    version_argument: "-V",
+    package: Package::same("ocfs2-tools"),
+};
+/// Checks OCFS2.
+pub const FSCK_OCFS2: Tool = Tool {
+    name: "fsck.ocfs2",
+    version_argument: "-V",
+    package: Package::same("ocfs2-tools"),
 };
 /// Loads drivers.
 pub const MODPROBE: Tool = Tool {

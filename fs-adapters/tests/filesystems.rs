@@ -156,7 +156,7 @@ fn known(target: &str) -> (&'static [Capability], &'static [Capability]) {
             &[PunchHole, ZeroRange, Dedupe, Clone, Fiemap],
             &[CollapseRange, InsertRange],
         ),
-        "f2fs" => (
+        "f2fs" | "f2fs:lfs" => (
             &[PunchHole, ZeroRange, CollapseRange, InsertRange, Fiemap],
             &[Dedupe],
         ),

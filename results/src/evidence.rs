@@ -25,6 +25,13 @@ pub struct Evidence {
     pub racing_ns: u64,
     /// One entry for every actor but the invalidator.
     pub fillers: Vec<FillerEvidence>,
+    /// Folios of more than one page that came into the page cache while actors raced; absent where that is
+    /// not asked or the kernel does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub large_folios: Option<u64>,
+    /// Windows that were read ahead asynchronously while actors raced; absent likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub async_readahead: Option<u64>,
     /// Counted results of the invalidator that a scenario asks about, such as `same` and `differs`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub outcomes: BTreeMap<String, u64>,

@@ -288,6 +288,15 @@ fn evidence(out: &mut String, record: &Record) {
     if let Some(s) = record.first_violation_s {
         wrapped(out, &format!("first violation after {s:.3} s of racing"));
     }
+    if let Some(folios) = e.large_folios {
+        let windows = e.async_readahead.map_or_else(String::new, |n| {
+            format!(", {n} windows read ahead asynchronously")
+        });
+        wrapped(
+            out,
+            &format!("folios of more than one page brought in: {folios}{windows}"),
+        );
+    }
     for filler in &e.fillers {
         let cpu = filler
             .cpu

@@ -1,6 +1,6 @@
 //! The report formats, in one ordered list: a new format is one file and one line here.
 
-use crate::table::Summary;
+use crate::Record;
 
 /// How a terminal wants to be written to; formats for files ignore it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,8 +24,8 @@ impl Default for Style {
 pub trait Exporter {
     /// Its name on the command line.
     fn name(&self) -> &'static str;
-    /// The whole report.
-    fn render(&self, summary: &Summary) -> String;
+    /// The whole report on these records, of one run or several.
+    fn render(&self, records: &[Record]) -> String;
 }
 
 /// Every format, in the order in which help lists them.

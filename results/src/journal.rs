@@ -218,6 +218,65 @@ pub fn read_records(path: &Path) -> Result<Vec<Record>, JournalError> {
     Ok(parse(path, &file)?.records)
 }
 
+/// What could be read of a journal that may be damaged, and what could not.
+#[derive(Debug, Default)]
+pub struct Salvaged {
+    /// The records of every good line.
+    pub records: Vec<Record>,
+    /// Lines that could not be read.
+    pub bad_lines: usize,
+    /// Why, for the first few of them, each with path and line.
+    pub problems: Vec<String>,
+}
+
+/// Bad lines told one by one; the others are counted.
+const PROBLEMS_TOLD_MAX: usize = 5;
+
+/// Reads whatever is good in a journal, without locking or changing it: for those who compare and report, where
+/// [`read_records`] is for those who go on writing.
+///
+/// # Errors
+/// Only if the file cannot be opened or read at all.
+pub fn salvage_records(path: &Path) -> Result<Salvaged, JournalError> {
+    refuse_non_file(path)?;
+    let file = File::open(path).map_err(|e| io_error("open", path, e))?;
+    let mut reader = BufReader::new(&file);
+    let mut salvaged = Salvaged::default();
+    let mut line = Vec::new();
+    for number in 1.. {
+        if !next_line(path, &mut reader, &mut line)? {
+            break;
+        }
+        let problem = if line.len() > LINE_BYTES_MAX {
+            skip_line(path, &mut reader)?;
+            too_long(path, number).to_string()
+        } else {
+            match parse_line(path, number, &line) {
+                Ok(record) => {
+                    salvaged.records.push(record);
+                    continue;
+                }
+                Err(_) if line.last() != Some(&b'\n') && is_torn(&line) => format!(
+                    "{}, line {number}: an unfinished record of {} bytes",
+                    path.display(),
+                    line.len()
+                ),
+                Err(e) => e.to_string(),
+            }
+        };
+        salvaged.bad_lines += 1;
+        if salvaged.problems.len() < PROBLEMS_TOLD_MAX {
+            salvaged.problems.push(problem);
+        }
+    }
+    let untold = salvaged.bad_lines - salvaged.problems.len();
+    if untold > 0 {
+        let more = format!("{}: {untold} more lines like these", path.display());
+        salvaged.problems.push(more);
+    }
+    Ok(salvaged)
+}
+
 /// What a journal file holds.
 struct Content {
     records: Vec<Record>,
@@ -236,6 +295,44 @@ enum Tail {
     Torn { bytes: usize },
 }
 
+/// Reads the next line, its newline included, or the first `LINE_BYTES_MAX + 1` bytes of it; false at the end.
+pub(crate) fn next_line(
+    path: &Path,
+    reader: &mut impl BufRead,
+    line: &mut Vec<u8>,
+) -> Result<bool, JournalError> {
+    line.clear();
+    // One byte more than allowed, so that too long a line is told from the longest.
+    let mut bounded = reader.by_ref().take(LINE_BYTES_MAX as u64 + 1);
+    bounded
+        .read_until(b'\n', line)
+        .map_err(|e| io_error("read", path, e))?;
+    Ok(!line.is_empty())
+}
+
+/// Goes on to the next line.
+fn skip_line(path: &Path, reader: &mut impl BufRead) -> Result<(), JournalError> {
+    loop {
+        let part = reader.fill_buf().map_err(|e| io_error("read", path, e))?;
+        let (used, done) = match part.iter().position(|&b| b == b'\n') {
+            Some(at) => (at + 1, true),
+            None => (part.len(), part.is_empty()),
+        };
+        reader.consume(used);
+        if done {
+            return Ok(());
+        }
+    }
+}
+
+fn too_long(path: &Path, line: usize) -> JournalError {
+    JournalError::Foreign {
+        path: path.into(),
+        line,
+        detail: format!("the line is longer than {LINE_BYTES_MAX} bytes"),
+    }
+}
+
 fn parse(path: &Path, file: &File) -> Result<Content, JournalError> {
     let mut reader = BufReader::new(file);
     let mut content = Content {
@@ -244,24 +341,10 @@ fn parse(path: &Path, file: &File) -> Result<Content, JournalError> {
         tail: Tail::None,
     };
     let mut line = Vec::new();
-    loop {
-        line.clear();
-        // One byte more than allowed, so that too long a line is told from the longest.
-        let mut bounded = reader.by_ref().take(LINE_BYTES_MAX as u64 + 1);
-        bounded
-            .read_until(b'\n', &mut line)
-            .map_err(|e| io_error("read", path, e))?;
-        if line.is_empty() {
-            return Ok(content);
-        }
+    while next_line(path, &mut reader, &mut line)? {
         let number = content.records.len() + 1;
         if line.len() > LINE_BYTES_MAX {
-            let detail = format!("the line is longer than {LINE_BYTES_MAX} bytes");
-            return Err(JournalError::Foreign {
-                path: path.into(),
-                line: number,
-                detail,
-            });
+            return Err(too_long(path, number));
         }
         let complete = line.last() == Some(&b'\n');
         match parse_line(path, number, &line) {
@@ -279,6 +362,7 @@ fn parse(path: &Path, file: &File) -> Result<Content, JournalError> {
             Err(e) => return Err(e),
         }
     }
+    Ok(content)
 }
 
 fn parse_line(path: &Path, line: usize, text: &[u8]) -> Result<Record, JournalError> {
@@ -292,15 +376,20 @@ fn parse_line(path: &Path, line: usize, text: &[u8]) -> Result<Record, JournalEr
         line,
         detail: e.to_string(),
     };
-    let head: Head = serde_json::from_slice(text).map_err(foreign)?;
-    if head.schema > SCHEMA_VERSION {
-        return Err(JournalError::NewerSchema {
-            path: path.into(),
-            line,
-            found: head.schema,
-        });
+    match serde_json::from_slice::<Record>(text) {
+        Ok(record) if record.schema <= SCHEMA_VERSION => Ok(record),
+        whatever => {
+            let head: Head = serde_json::from_slice(text).map_err(foreign)?;
+            if head.schema > SCHEMA_VERSION {
+                return Err(JournalError::NewerSchema {
+                    path: path.into(),
+                    line,
+                    found: head.schema,
+                });
+            }
+            whatever.map_err(foreign)
+        }
     }
-    serde_json::from_slice(text).map_err(foreign)
 }
 
 /// True for the beginning of a record in a schema that we know, as a crash leaves it.
@@ -326,7 +415,7 @@ fn refuse_non_file(path: &Path) -> Result<(), JournalError> {
     }
 }
 
-fn io_error(action: &'static str, path: &Path, source: io::Error) -> JournalError {
+pub(crate) fn io_error(action: &'static str, path: &Path, source: io::Error) -> JournalError {
     JournalError::Io {
         action,
         path: path.into(),

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::Record;
 use crate::export::Exporter;
 use crate::table::Summary;
 
@@ -17,7 +18,8 @@ impl Exporter for Json {
         "json"
     }
 
-    fn render(&self, summary: &Summary) -> String {
+    fn render(&self, records: &[Record]) -> String {
+        let summary = &Summary::new(records);
         #[derive(Serialize)]
         struct Versioned<'a> {
             summary_schema: u32,

@@ -1,11 +1,11 @@
 //! The tables as Markdown that GitHub renders: the matrix, what it means, and the evidence of each cell.
 
-use crate::Where;
 use crate::across::Across;
 use crate::export::Exporter;
 use crate::notes::{EMPTY, counts_lines, legend};
 use crate::table::{Block, Cell, Mark, Summary, Words};
 use crate::text::clean;
+use crate::{Record, Where};
 
 /// The Markdown format.
 #[derive(Debug, Clone, Copy)]
@@ -16,7 +16,8 @@ impl Exporter for Markdown {
         "markdown"
     }
 
-    fn render(&self, summary: &Summary) -> String {
+    fn render(&self, records: &[Record]) -> String {
+        let summary = &Summary::new(records);
         let mut out = String::new();
         for block in &summary.blocks {
             push_block(&mut out, block);
@@ -107,6 +108,7 @@ fn push_evidence(out: &mut String, block: &Block) {
         "overlapped",
         "filled",
         "blocks reused",
+        "violated rounds",
         "violated per overlapped round",
         "first violation, s",
         "seed",
@@ -118,7 +120,7 @@ fn push_evidence(out: &mut String, block: &Block) {
     out.push('\n');
 }
 
-fn evidence(cell: &Cell) -> [String; 11] {
+fn evidence(cell: &Cell) -> [String; 12] {
     let number = |n: Option<u64>| n.map_or_else(|| "n/a".to_owned(), |n| n.to_string());
     [
         escape(&cell.scenario),
@@ -129,6 +131,7 @@ fn evidence(cell: &Cell) -> [String; 11] {
         share(cell.overlapped, cell.rounds),
         number(cell.filled),
         number(cell.reused_blocks),
+        cell.rate.violated.to_string(),
         cell.rate
             .in_words(cell.verdict())
             .map_or_else(|| "n/a".to_owned(), |words| escape(&words)),
@@ -151,14 +154,14 @@ fn verdict(cell: &Cell) -> String {
     }
 }
 
-fn push_header(out: &mut String, titles: impl Iterator<Item = String>) {
+pub(crate) fn push_header(out: &mut String, titles: impl Iterator<Item = String>) {
     let titles: Vec<String> = titles.map(|t| escape(&t)).collect();
     let rules = titles.iter().map(|_| "---".to_owned()).collect::<Vec<_>>();
     push_row(out, titles.into_iter());
     push_row(out, rules.into_iter());
 }
 
-fn push_row(out: &mut String, cells: impl Iterator<Item = String>) {
+pub(crate) fn push_row(out: &mut String, cells: impl Iterator<Item = String>) {
     out.push('|');
     for cell in cells {
         out.push_str(&format!(" {cell} |"));
@@ -167,7 +170,7 @@ fn push_row(out: &mut String, cells: impl Iterator<Item = String>) {
 }
 
 /// Text of a record means itself: no pipe may end a cell, no sign may become markup.
-fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::new();
     for c in clean(text).chars() {
         if matches!(

@@ -73,6 +73,32 @@ pub struct Record {
     pub trial: String,
 }
 
+/// Stands between the name of another kernel and the identity of the trial there.
+const SEPARATOR: &str = " :: ";
+
+/// A trial's identity on another kernel, named as on the command line; without one, on this machine's.
+pub fn trial_on(trial: &str, kernel: Option<&str>) -> String {
+    match kernel {
+        Some(kernel) => format!("{kernel}{SEPARATOR}{trial}"),
+        None => trial.to_owned(),
+    }
+}
+
+/// The kernel's name and the trial's identity there, from what [`trial_on`] made.
+pub fn split_trial(id: &str) -> (Option<&str>, &str) {
+    match id.rsplit_once(SEPARATOR) {
+        Some((kernel, trial)) => (Some(kernel), trial),
+        None => (None, id),
+    }
+}
+
+impl Record {
+    /// The kernel as the command line named it, such as `debian:bookworm`; `None` for this machine's own.
+    pub fn kernel_name(&self) -> Option<&str> {
+        split_trial(&self.trial).0
+    }
+}
+
 /// When an observation was made (ORACLE section 1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]

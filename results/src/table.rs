@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::notes::{Note, notes};
 use crate::rate::Rate;
-use crate::{Evidence, Expectation, Record, Verdict, Where};
+use crate::{Evidence, Expectation, Floor, Record, Verdict, Where};
 
 /// Everything a report shows.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -86,6 +86,9 @@ pub struct Cell {
     pub kernel: String,
     /// The kernel's version line.
     pub kernel_version: String,
+    /// The kernel as the command line named it; `None` for this machine's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel_name: Option<String>,
     /// The scenario's name.
     pub scenario: String,
     /// The target as a user types it.
@@ -119,6 +122,8 @@ pub struct Cell {
     pub reused_blocks: Option<u64>,
     /// Violated rounds.
     pub rate: Rate,
+    /// The floor that the evidence was held against.
+    pub floor: Floor,
     /// Seconds of racing until the first violation, in the repeat that was fastest.
     pub first_violation_s: Option<f64>,
 }
@@ -230,6 +235,7 @@ impl Cell {
         Some(Cell {
             kernel: first.kernel.clone(),
             kernel_version: first.kernel_version.clone(),
+            kernel_name: first.kernel_name().map(str::to_owned),
             scenario: first.scenario.clone(),
             target: first.target.clone(),
             driver: first.driver.clone(),
@@ -249,6 +255,7 @@ impl Cell {
                 .iter()
                 .map(|r| Rate::of(r))
                 .fold(Rate::default(), Rate::plus),
+            floor: first.floor,
             first_violation_s: repeats
                 .iter()
                 .filter_map(|r| r.first_violation_s)
@@ -351,7 +358,8 @@ fn mark(repeats: &[&Record]) -> Option<Mark> {
     }
 }
 
-fn is_control(target: &str) -> bool {
+/// Whether a target is a control: the bench's own model, whose outcome is known.
+pub fn is_control(target: &str) -> bool {
     target.starts_with("reference:")
 }
 

@@ -3,12 +3,12 @@
 
 use comfy_table::{Attribute, Cell as TextCell, Color, Table, presets};
 
-use crate::Verdict;
 use crate::across::Across;
 use crate::export::{Exporter, Style};
 use crate::notes::{EMPTY, counts_lines, legend};
 use crate::table::{Block, Cell, Mark, Summary, Words};
 use crate::text::{clean, push_wrapped};
+use crate::{Record, Verdict};
 
 /// The terminal format.
 #[derive(Debug, Clone, Copy)]
@@ -22,7 +22,8 @@ impl Exporter for Terminal {
         "terminal"
     }
 
-    fn render(&self, summary: &Summary) -> String {
+    fn render(&self, records: &[Record]) -> String {
+        let summary = &Summary::new(records);
         let mut out = String::new();
         for block in &summary.blocks {
             self.block(&mut out, block);

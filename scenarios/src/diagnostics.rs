@@ -27,7 +27,8 @@ pub struct Diagnostic {
 }
 
 impl Diagnostic {
-    pub(crate) fn new(message: impl Into<String>, span: Option<Range<usize>>) -> Self {
+    /// What is wrong, and where.
+    pub fn new(message: impl Into<String>, span: Option<Range<usize>>) -> Self {
         Diagnostic {
             message: message.into(),
             span,
@@ -37,7 +38,8 @@ impl Diagnostic {
         }
     }
 
-    pub(crate) fn label(mut self, label: impl Into<String>) -> Self {
+    /// With what stands at the caret.
+    pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = label.into();
         self
     }
@@ -47,7 +49,8 @@ impl Diagnostic {
         self
     }
 
-    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
+    /// With what to do.
+    pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
@@ -57,7 +60,8 @@ impl Diagnostic {
         Err(Box::new(self))
     }
 
-    pub(crate) fn maybe_help(mut self, help: Option<String>) -> Self {
+    /// With what to do, if that is known.
+    pub fn maybe_help(mut self, help: Option<String>) -> Self {
         self.help = help.or(self.help);
         self
     }
@@ -203,7 +207,7 @@ pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
 }
 
 /// "did you mean", or else all that are known.
-pub(crate) fn suggest(word: &str, known: &[&str]) -> Option<String> {
+pub fn suggest(word: &str, known: &[&str]) -> Option<String> {
     if let Some(near) = nearest(word, known) {
         return Some(format!("did you mean `{near}`?"));
     }

@@ -18,6 +18,13 @@ pub mod schema;
 pub mod stage;
 mod wire;
 
+/// The strict loader, for other kinds of files in the same manner: policies of the reference.
+pub mod strict {
+    pub use crate::diagnostics::{Diagnostic, Diagnostics, suggest};
+    pub use crate::load::{parse, read_file};
+    pub use crate::outline::{Kind, Node};
+}
+
 pub use catalog::{catalog, find, matches_glob};
 pub use diagnostics::{Diagnostic, Diagnostics};
 pub use explain::{explain, one_line};

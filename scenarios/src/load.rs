@@ -32,6 +32,11 @@ pub fn load_bytes(bytes: &[u8], origin: &str) -> Result<Scenario, Diagnostics> {
 
 /// Reads a scenario from a file, of which no more is read than a scenario may have.
 pub fn load_file(path: &Path) -> Result<Scenario, Diagnostics> {
+    load(&read_file(path)?, &path.display().to_string())
+}
+
+/// The text of a file, of which no more is read than a file of ours may have.
+pub fn read_file(path: &Path) -> Result<String, Diagnostics> {
     let origin = path.display().to_string();
     let mut bytes = Vec::new();
     std::fs::File::open(path)
@@ -43,7 +48,7 @@ pub fn load_file(path: &Path) -> Result<Scenario, Diagnostics> {
                 vec![Diagnostic::new(format!("cannot read it: {e}"), None)],
             )
         })?;
-    load_bytes(&bytes, &origin)
+    utf8(&bytes, &origin).map(str::to_owned)
 }
 
 pub(crate) fn utf8<'a>(bytes: &'a [u8], origin: &str) -> Result<&'a str, Diagnostics> {
@@ -62,7 +67,7 @@ pub(crate) fn utf8<'a>(bytes: &'a [u8], origin: &str) -> Result<&'a str, Diagnos
 }
 
 /// The three gates, for any kind of file.
-pub(crate) fn parse<T: DeserializeOwned>(
+pub fn parse<T: DeserializeOwned>(
     text: &str,
     origin: &str,
     shape: impl FnOnce(&Node) -> Vec<Diagnostic>,

@@ -21,14 +21,19 @@ const MOST_NODES: usize = 20_000;
 
 /// A node and where it stands, in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Node {
+pub struct Node {
+    /// Where it stands.
     pub span: Range<usize>,
+    /// What it is.
     pub kind: Kind,
 }
 
+/// What a node is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// A word, number or sentence.
     Scalar(String),
+    /// Items.
     List(Vec<Node>),
     /// Key, where the key stands, value.
     Map(Vec<(String, Range<usize>, Node)>),

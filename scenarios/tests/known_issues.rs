@@ -37,7 +37,9 @@ fn racy_cells_of_5_10() {
                 // Files without extents cannot.
                 Op::ZeroRange(_) => !matches!(target, "ext3" | "ext2"),
                 // f2fs truncates the page cache a second time.
-                Op::CollapseRange(_) | Op::InsertRange(_) => target.starts_with("ext4"),
+                Op::CollapseRange(_) | Op::InsertRange(_) | Op::SwapBoot(_) => {
+                    target.starts_with("ext4")
+                }
                 _ => false,
             };
             let issue = match_issue(name, target, driver, BULLSEYE);
@@ -60,6 +62,17 @@ fn racy_cells_of_5_10() {
                 "{name} on {target}"
             );
         }
+    }
+}
+
+#[test]
+fn racy_ioctls_of_5_10() {
+    for s in catalog() {
+        let name = s.scenario.as_str();
+        let ioctl = matches!(s.operation(), Op::BlkDiscard(_) | Op::BlkZeroout(_));
+        let issue = match_issue(name, "bdev", "bdev", BULLSEYE);
+        assert_eq!(issue.is_some(), ioctl, "{name}");
+        assert_eq!(match_issue(name, "bdev", "bdev", BOOKWORM), None);
     }
 }
 

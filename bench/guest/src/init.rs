@@ -1,8 +1,6 @@
-//! The guest's side: the program is the kernel's init. It mounts what programs expect, loads the
-//! modules, runs the ordered command line as a child, passes its record lines to the host, and switches
-//! the machine off. What fails is told to the host as data; an init that panics is a kernel that panics.
+//! The guest's side: the program is the kernel's init. It mounts what programs expect, runs the ordered
+//! command line as a child, passes its record lines to the host, and switches the machine off. What fails is told to the host as data; an init that panics is a kernel that panics.
 
-use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -13,7 +11,6 @@ use std::process::{Command, Stdio};
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::kmod::{ModuleInitFlags, finit_module};
 use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::reboot::{RebootMode, reboot};
@@ -24,7 +21,8 @@ use nix::sys::termios::{self, BaudRate, ControlFlags, SetArg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid, mkfifo};
 
-use crate::initramfs::{ModuleOrder, ORDERS_PATH, Orders, PROGRAM_PATH};
+use crate::initramfs::{ORDERS_PATH, Orders, PROGRAM_PATH};
+use crate::modprobe::{self, Failed};
 use crate::wire::{Control, Encoder};
 
 /// Where the program in the guest writes its record lines: a pipe that init reads.
@@ -34,7 +32,7 @@ const SERIAL: &str = "/dev/ttyS1";
 const ENVIRONMENT: [(&str, &str); 4] = [
     (
         "PATH",
-        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "/modules:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     ),
     ("HOME", "/root"),
     ("LC_ALL", "C"),
@@ -85,11 +83,12 @@ fn try_run() -> io::Result<()> {
         let text = fs::read_to_string(format!("/proc/sys/kernel/{what}"))?;
         Ok(text.trim().to_owned())
     };
+    let release = about("osrelease")?;
     link.tell(&Control::Hello {
-        release: about("osrelease")?,
+        release: release.clone(),
         version: about("version")?,
     })?;
-    match obey(&mut link) {
+    match obey(&mut link, &release) {
         Ok(exit) => link.tell(&Control::Done { exit })?,
         Err(error) => link.tell(&Control::SetupFailed {
             error: error.to_string(),
@@ -114,36 +113,10 @@ fn mount_one(kind: &str, at: &str, options: &str) -> io::Result<()> {
     }
 }
 
-fn obey(link: &mut Link) -> io::Result<i32> {
+fn obey(link: &mut Link, release: &str) -> io::Result<i32> {
     let orders: Orders = serde_json::from_slice(&fs::read(ORDERS_PATH)?)?;
     // The program runs parts of itself as process 1 of namespaces of their own; they are not init.
     fs::remove_file(ORDERS_PATH)?;
-    for module in &orders.modules {
-        if let Err(error) = load(module) {
-            let error = error.to_string();
-            link.tell(&Control::ModuleFailed {
-                name: module.name.clone(),
-                required: module.required,
-                error,
-            })?;
-        }
-    }
-    link.tell(&Control::Ready)?;
-    run_program(&orders.argv, link)
-}
-
-/// Loads a module; one that is there already is fine. The file is removed: it takes memory.
-fn load(module: &ModuleOrder) -> io::Result<()> {
-    let file = File::open(&module.path)?;
-    match finit_module(&file, &CString::default(), ModuleInitFlags::empty()) {
-        Ok(()) | Err(Errno::EEXIST) => {}
-        Err(error) => return Err(error.into()),
-    }
-    fs::remove_file(&module.path)
-}
-
-/// Runs the program to its end, with every record line passed on as it comes; gives its exit code.
-fn run_program(argv: &[String], link: &mut Link) -> io::Result<i32> {
     mkfifo(RECORDS_PATH, Mode::S_IRUSR | Mode::S_IWUSR)?;
     // Open for both, so that it never reads as ended before the program opens it.
     let records = OpenOptions::new()
@@ -151,6 +124,13 @@ fn run_program(argv: &[String], link: &mut Link) -> io::Result<i32> {
         .write(true)
         .custom_flags(OFlag::O_NONBLOCK.bits())
         .open(RECORDS_PATH)?;
+    modprobe::install(&orders.modules, release)?;
+    link.tell(&Control::Ready)?;
+    run_program(&orders.argv, &records, link)
+}
+
+/// Runs the program to its end, with every record line passed on as it comes; gives its exit code.
+fn run_program(argv: &[String], records: &File, link: &mut Link) -> io::Result<i32> {
     let (name, arguments) = argv
         .split_first()
         .ok_or_else(|| io::Error::other("no command line was ordered"))?;
@@ -172,7 +152,7 @@ fn run_program(argv: &[String], link: &mut Link) -> io::Result<i32> {
     let mut lines = Lines::default();
     loop {
         let exit = reap(child)?;
-        lines.pass_on(&records, link)?;
+        lines.pass_on(records, link)?;
         if let Some(exit) = exit {
             lines.pass_on_rest(link)?;
             return Ok(exit);
@@ -236,9 +216,19 @@ impl Lines {
     fn pass_on_rest(&mut self, link: &mut Link) -> io::Result<()> {
         let line = std::mem::take(&mut self.partial);
         if line.is_empty() {
-            Ok(())
-        } else {
-            link.record(&line)
+            return Ok(());
+        }
+        match modprobe::heard(&line) {
+            Some(Failed {
+                name,
+                required,
+                error,
+            }) => link.tell(&Control::ModuleFailed {
+                name,
+                required,
+                error,
+            }),
+            None => link.record(&line),
         }
     }
 }

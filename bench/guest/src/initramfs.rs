@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::cpio::Archive;
 use crate::error::{GuestError, IoContext};
 use crate::host;
-use crate::modules::{Module, read_module};
+use crate::modules::{Module, ModuleIndex, read_module};
 use crate::run::FailedModule;
 use crate::slim::loaded_part;
 
@@ -23,9 +23,11 @@ use crate::slim::loaded_part;
 pub(crate) const ORDERS_PATH: &str = "/punchbench.json";
 /// Where the program itself lies in the guest.
 pub(crate) const PROGRAM_PATH: &str = "/init";
+/// Where modules lie there.
+pub(crate) const MODULES_DIR: &str = "/modules";
 
 const DIRECTORIES: [&str; 10] = [
-    "/dev", "/proc", "/sys", "/tmp", "/run", "/mnt", "/root", "/etc", "/var", "/modules",
+    "/dev", "/proc", "/sys", "/tmp", "/run", "/mnt", "/root", "/etc", "/var", MODULES_DIR,
 ];
 /// Settings that tools look for; each is packed if the host has it. The last lets the loader find
 /// libraries outside the usual directories.
@@ -45,16 +47,8 @@ const MAX_LINKS: usize = 40;
 pub(crate) struct Orders {
     /// The command line, run as [`PROGRAM_PATH`].
     pub(crate) argv: Vec<String>,
-    /// In load order.
-    pub(crate) modules: Vec<ModuleOrder>,
-}
-
-/// A module to load in the guest.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct ModuleOrder {
-    pub(crate) name: String,
-    pub(crate) path: String,
-    pub(crate) required: bool,
+    /// The modules that came along.
+    pub(crate) modules: ModuleIndex,
 }
 
 /// A tool that is not in the guest, because of this machine.
@@ -80,7 +74,11 @@ pub(crate) struct Contents<'a> {
     pub(crate) argv: &'a [String],
     /// Names of programs.
     pub(crate) tools: &'a [String],
+    /// Below the root, and what is in them.
+    pub(crate) files: &'a [(String, Vec<u8>)],
     pub(crate) modules: &'a [Module],
+    /// What is known of them, and of others that do not come along.
+    pub(crate) index: &'a ModuleIndex,
 }
 
 impl Contents<'_> {
@@ -106,7 +104,11 @@ impl Contents<'_> {
         pack.libraries(self.program)?;
         let program = fs::read(self.program).context("read", self.program)?;
         pack.put(PROGRAM_PATH, 0o755, &loaded_part(program))?;
-        let modules = pack.modules(self.modules, &mut left_out.modules)?;
+        for (name, data) in self.files {
+            pack.put(name, 0o644, data)?;
+        }
+        let packed = pack.modules(self.modules, &mut left_out.modules)?;
+        let modules = self.index.of_packed(Path::new(MODULES_DIR), &packed);
         let orders = Orders {
             argv: self.argv.to_vec(),
             modules,
@@ -226,12 +228,13 @@ impl Pack<'_> {
             .context("write", Path::new(NAME))
     }
 
-    fn modules(
+    /// Gives the names of those that were packed.
+    fn modules<'m>(
         &mut self,
-        modules: &[Module],
+        modules: &'m [Module],
         left_out: &mut Vec<FailedModule>,
-    ) -> Result<Vec<ModuleOrder>, GuestError> {
-        let mut orders = Vec::new();
+    ) -> Result<Vec<&'m str>, GuestError> {
+        let mut packed = Vec::new();
         for module in modules {
             let data = match read_module(&module.path) {
                 Ok(data) => data,
@@ -245,15 +248,11 @@ impl Pack<'_> {
                     continue;
                 }
             };
-            let path = format!("/modules/{}.ko", module.name);
+            let path = format!("{MODULES_DIR}/{}.ko", module.name);
             self.put(&path, 0o644, &data)?;
-            orders.push(ModuleOrder {
-                name: module.name.clone(),
-                path,
-                required: module.required,
-            });
+            packed.push(module.name.as_str());
         }
-        Ok(orders)
+        Ok(packed)
     }
 }
 
@@ -329,7 +328,9 @@ mod tests {
             program: Path::new("/bin/sh"),
             argv: &[],
             tools: &["no-such-tool".to_owned(), "sh".to_owned()],
+            files: &[("/a-file".to_owned(), b"what it holds".to_vec())],
             modules: &modules,
+            index: &ModuleIndex::default(),
         }
         .write(out.as_file())
         .expect("write");
@@ -342,6 +343,7 @@ mod tests {
         assert!(gone.required && gone.name == "gone" && gone.error.contains("gone.ko"));
         let packed = fs::read(out.path()).expect("read");
         let text = String::from_utf8_lossy(&packed);
+        assert!(text.contains("a-file\0") && text.contains("what it holds"));
         assert!(text.contains("the module's bytes") && !text.contains("modules/gone.ko"));
     }
 

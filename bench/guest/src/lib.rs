@@ -14,6 +14,7 @@ pub mod init;
 mod initramfs;
 mod kernel;
 mod machine;
+pub mod modprobe;
 mod modules;
 mod modules_dir;
 mod qemu;

@@ -1,11 +1,13 @@
-//! Which modules a guest must load, and in which order. A guest has no modprobe, so what the kernel
-//! would ask it for (a filesystem's checksum provider, named by softdep or crypto alias) is loaded
-//! beforehand: libcrc32c, and with it xfs, does not even load before a crc32c provider.
+//! Which modules something takes, and in which order, softdeps and crypto aliases included: libcrc32c, and with
+//! it xfs, does not even load before a crc32c provider. The host packs by this what a guest may need; the guest
+//! loads by the same, on first use.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use serde::{Deserialize, Serialize};
 
 use crate::error::{GuestError, IoContext};
 use crate::host;
@@ -32,7 +34,7 @@ pub struct Closure {
 }
 
 /// What a kernel's modules directory says about its modules.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleIndex {
     dir: PathBuf,
     /// Name → file and the files it depends on, relative to `dir`.
@@ -66,6 +68,45 @@ impl ModuleIndex {
             dir: dir.to_owned(),
             ..self
         }
+    }
+
+    /// The index of some of its modules, which lie in `dir`, not compressed, each under its own name.
+    pub(crate) fn of_packed(&self, dir: &Path, packed: &[&str]) -> Self {
+        let is_packed = |name: &String| packed.contains(&name.as_str());
+        let file = |name: &str| format!("{name}.ko");
+        let modules = self.modules.iter().filter(|(name, _)| is_packed(name));
+        let modules = modules.map(|(name, (_, needs))| {
+            let needs = needs.iter().map(|need| name_of(need)).filter(is_packed);
+            (name.clone(), (file(name), needs.map(|n| file(&n)).collect()))
+        });
+        let soft = self.soft.iter().filter(|(name, _)| is_packed(name));
+        let aliases = self.aliases.iter().filter_map(|(alias, names)| {
+            let names: Vec<String> = names.iter().filter(|name| is_packed(name)).cloned().collect();
+            (!names.is_empty()).then(|| (alias.clone(), names))
+        });
+        Self {
+            dir: dir.to_owned(),
+            modules: modules.collect(),
+            builtin: self.builtin.clone(),
+            soft: soft.map(|(name, lists)| (name.clone(), lists.clone())).collect(),
+            aliases: aliases.collect(),
+        }
+    }
+
+    /// Writes what programs look for to see which modules there are: `modules.dep` and `modules.alias`.
+    pub(crate) fn write(&self, dir: &Path) -> std::io::Result<()> {
+        fs::create_dir_all(dir)?;
+        let modules = self.modules.values();
+        let dep: String = modules
+            .map(|(file, needs)| format!("{file}: {}\n", needs.join(" ")))
+            .collect();
+        fs::write(dir.join("modules.dep"), dep)?;
+        let aliases = self.aliases.iter().flat_map(|(alias, names)| {
+            // A filesystem's is written so (MODULE_ALIAS_FS).
+            let alias = alias.replacen("fs_", "fs-", usize::from(alias.starts_with("fs_")));
+            names.iter().map(move |name| format!("alias {alias} {name}\n"))
+        });
+        fs::write(dir.join("modules.alias"), aliases.collect::<String>())
     }
 
     /// The file of one of its modules, whichever; none if there are none.
@@ -325,6 +366,26 @@ mod tests {
         assert_eq!(names, expected);
         // Asked for by name after all, so required, and what it needs too.
         assert!(modules[1].1 && modules[2].1 && !modules[0].1);
+    }
+
+    #[test]
+    fn what_was_packed_loads_in_the_guest_as_on_the_host() {
+        let wanted = ["fs-xfs", "ext4"].map(str::to_owned);
+        let here = index().closure(&wanted).load;
+        let names: Vec<&str> = here.iter().map(|m| m.name.as_str()).collect();
+        let packed = index().of_packed(Path::new("/modules"), &names);
+        let there = packed.closure(&wanted).load;
+        let same = |a: &Module, b: &Module| (&a.name, a.required) == (&b.name, b.required);
+        assert!(here.iter().zip(&there).all(|(a, b)| same(a, b)), "{there:?}");
+        assert_eq!(here.len(), there.len());
+        assert_eq!(there[0].path, Path::new("/modules/crc32c_generic.ko"));
+        // What is not there is not promised.
+        assert_eq!(packed.closure(&["f2fs".to_owned()]).missing, ["f2fs"]);
+        let dir = tempfile::tempdir().expect("tempdir");
+        packed.write(dir.path()).expect("write");
+        let read = |name: &str| fs::read_to_string(dir.path().join(name)).expect("read");
+        assert!(read("modules.alias").contains("alias fs-xfs xfs\n"));
+        assert!(read("modules.dep").contains("xfs.ko: libcrc32c.ko\n"));
     }
 
     #[test]

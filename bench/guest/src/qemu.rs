@@ -21,6 +21,10 @@ const PACKAGES: &str = "qemu-system-x86 (Debian, Fedora, Arch) or qemu-x86 (open
 const COMMAND_LINE: &str =
     "console=ttyS0 panic=-1 loglevel=5 random.trust_cpu=on cryptomgr.notests tsc=reliable";
 
+/// Where persistent memory starts, and how much other memory leaves room for it there.
+const PMEM_AT_MIB: u32 = 1024;
+const PMEM_NEEDS_MIB: u32 = 2048;
+
 /// How the guest's instructions are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accel {
@@ -38,6 +42,7 @@ pub(crate) struct Machine {
     pub(crate) image: PathBuf,
     pub(crate) initramfs: PathBuf,
     pub(crate) memory_mib: u32,
+    pub(crate) pmem_mib: u32,
     pub(crate) cpus: u32,
     pub(crate) accel: Accel,
 }
@@ -48,6 +53,7 @@ impl Machine {
         let program = find()?;
         let pair = || UnixStream::pair().context("create a socket for", &program);
         let ((console, console_end), (records, records_end)) = (pair()?, pair()?);
+        let (memory, command_line) = self.memory();
         let mut command = Command::new(&program);
         match self.accel {
             Accel::Kvm => command.args(["-accel", "kvm", "-cpu", "host"]),
@@ -68,13 +74,13 @@ impl Machine {
                 "-smp",
                 &self.cpus.to_string(),
                 "-m",
-                &self.memory_mib.to_string(),
+                &memory.to_string(),
             ])
             .arg("-kernel")
             .arg(&self.image)
             .arg("-initrd")
             .arg(&self.initramfs)
-            .args(["-append", COMMAND_LINE])
+            .args(["-append", &command_line])
             // QEMU's standard input and output are sockets of ours, one for each serial port.
             .args([
                 "-chardev",
@@ -105,6 +111,19 @@ impl Machine {
     }
 }
 
+impl Machine {
+    /// Its memory in MiB, and the kernel's command line. Persistent memory is taken out of the middle of it:
+    /// above the kernel, and below the first root, which QEMU puts right under 2 GiB or the end of memory.
+    fn memory(&self) -> (u32, String) {
+        if self.pmem_mib == 0 {
+            return (self.memory_mib, COMMAND_LINE.to_owned());
+        }
+        let memory = self.memory_mib.max(PMEM_NEEDS_MIB) + self.pmem_mib;
+        let command_line = format!("{COMMAND_LINE} memmap={}M!{PMEM_AT_MIB}M", self.pmem_mib);
+        (memory, command_line)
+    }
+}
+
 /// QEMU's path, or an error that names the package.
 pub(crate) fn find() -> Result<PathBuf, GuestError> {
     host::require(PROGRAM, "other kernels run in it", PACKAGES)
@@ -117,4 +136,26 @@ pub(crate) fn kvm_opens() -> bool {
         .write(true)
         .open("/dev/kvm")
         .is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn persistent_memory_is_added_and_not_taken_from_the_rest() {
+        let machine = |memory_mib, pmem_mib| Machine {
+            image: PathBuf::new(),
+            initramfs: PathBuf::new(),
+            memory_mib,
+            pmem_mib,
+            cpus: 2,
+            accel: Accel::Tcg,
+        };
+        let (memory, line) = machine(512, 384).memory();
+        assert_eq!(memory, 2048 + 384);
+        assert!(line.ends_with(" memmap=384M!1024M"), "{line}");
+        assert_eq!(machine(4096, 384).memory().0, 4096 + 384);
+        assert_eq!(machine(512, 0).memory(), (512, COMMAND_LINE.to_owned()));
+    }
 }

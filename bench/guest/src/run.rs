@@ -12,7 +12,7 @@ use crate::error::{GuestError, IoContext};
 use crate::initramfs::{Contents, MissingTool};
 use crate::kernel::{Kernel, Machinery};
 use crate::machine::{Ended, Limits, Running};
-use crate::modules::Closure;
+use crate::modules::{Closure, ModuleIndex};
 use crate::qemu::{self, Accel, Machine};
 use crate::uml;
 use crate::unpack::unpack;
@@ -40,8 +40,12 @@ pub struct GuestRun {
     pub argv: Vec<String>,
     /// Programs of the host to take along, such as `mkfs.ext4`.
     pub tools: Vec<String>,
-    /// Modules (names or aliases) to load, with all they need.
+    /// Files to put into the guest: where, and what they hold.
+    pub files: Vec<(String, Vec<u8>)>,
+    /// Modules (names or aliases) to take along, with all they need; they are loaded on first use.
     pub modules: Vec<String>,
+    /// Persistent memory beside the guest's memory, in MiB; a machine under QEMU can have it.
+    pub pmem_mib: u32,
     /// The guest's memory, which holds the images too.
     pub memory_mib: u32,
     /// The guest's CPUs.
@@ -69,7 +73,7 @@ pub struct GuestOutcome {
     pub version: Option<String>,
     /// From the machine's start to init's first word.
     pub boot: Option<Duration>,
-    /// From the machine's start until the modules were loaded and the program began.
+    /// From the machine's start until the program began.
     pub ready: Option<Duration>,
     /// Whether the guest's kernel had too little memory, by its own account.
     pub out_of_memory: bool,
@@ -164,11 +168,14 @@ impl GuestRun {
             Some(modules) => modules.closure(&self.modules),
             None => Closure::default(),
         };
+        let none = ModuleIndex::default();
         let contents = Contents {
             program: &self.program,
             argv: &self.argv,
             tools: &self.tools,
+            files: &self.files,
             modules: &closure.load,
+            index: self.kernel.modules.as_ref().unwrap_or(&none),
         };
         let left_out = contents.write(&initramfs)?;
         for tool in &left_out.tools {
@@ -212,6 +219,7 @@ impl GuestRun {
             },
             initramfs: path_of(initramfs),
             memory_mib: self.memory_mib,
+            pmem_mib: self.pmem_mib,
             cpus: self.cpus,
             accel: Accel::Kvm,
         };

@@ -21,7 +21,7 @@ pub(crate) enum Control {
         required: bool,
         error: String,
     },
-    /// The modules are loaded, and the program is about to start.
+    /// The program is about to start.
     Ready,
     /// The program could not be started.
     SetupFailed { error: String },

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use punchbench_guest::{GuestEnd, GuestError, GuestOutcome, GuestRun, Kernel, KernelSpec, init};
+use punchbench_guest::{GuestEnd, GuestError, GuestOutcome, GuestRun, Kernel, KernelSpec, init, modprobe};
 use punchbench_sys::namespaces::{Isolated, inherited_events};
 
 /// The user-mode-linux kernel that is installed here; else a suite of Debian.
@@ -26,6 +26,9 @@ const INSIDE: &str = "inside";
 fn main() -> ExitCode {
     if init::is_guest_init() {
         init::run();
+    }
+    if modprobe::is_called() {
+        return ExitCode::from(u8::from(!modprobe::run()));
     }
     let mut args = std::env::args();
     if args.next().as_deref() == Some(INSIDE) {
@@ -107,7 +110,9 @@ fn guest(suite: &str, job: &str) -> anyhow::Result<GuestRun> {
         program: std::env::current_exe()?,
         argv: vec![INSIDE.to_owned(), job.to_owned()],
         tools,
+        files: Vec::new(),
         modules,
+        pmem_mib: 0,
         memory_mib: 2048,
         cpus: 2,
         boot: BOOT_AND_WORK,
@@ -380,6 +385,12 @@ fn inside(job: &str) -> anyhow::Result<u8> {
                 !Path::new("/punchbench.json").exists(),
                 "the orders are still there"
             );
+            // The others are asked for by the kernel itself, when they are mounted; no node, no question.
+            tool("modprobe", &["-q", "--"], Path::new("loop"))?;
+            ensure!(
+                !fs::read_to_string("/proc/modules")?.contains("btrfs"),
+                "a driver was loaded before it was used"
+            );
             for kind in ["ext4", "xfs", "f2fs", "btrfs"] {
                 match mounts(kind) {
                     Ok(()) => record(&format!("{{\"mounted\":\"{kind}\"}}"))?,
@@ -393,7 +404,7 @@ fn inside(job: &str) -> anyhow::Result<u8> {
         }
         "nested" => {
             // As if they had never been taken away: whoever takes itself for init does all this again.
-            let orders = format!(r#"{{"argv":["{INSIDE}","nested"],"modules":[]}}"#);
+            let orders = format!(r#"{{"argv":["{INSIDE}","nested"],"modules":{{"dir":"","modules":{{}},"builtin":[],"soft":{{}},"aliases":{{}}}}}}"#);
             fs::write("/punchbench.json", orders)?;
             let (mut said, events) = std::io::pipe()?;
             let null = fs::File::open("/dev/null")?;

@@ -381,6 +381,8 @@ impl<'a> Lead<'a> {
             if before.is_some() || self.plan.fills_up {
                 self.stage.fill_up(true)?;
             }
+            let rounds = self.board.rounds().load(SeqCst);
+            (self.on_event)(Event::Racing { pass, rounds });
             self.board.command().store(pass + 1, SeqCst);
             futex::wake_all(self.board.command());
             self.began.get_or_insert_with(Instant::now);
@@ -392,6 +394,10 @@ impl<'a> Lead<'a> {
             self.gather(pass, before_ns);
             let end = end?;
             if end.void {
+                if self.violations.is_empty() {
+                    let note = "a call fell short, as it may: what the file holds is not known, and the race ended there";
+                    self.evidence.notes.push(note.into());
+                }
                 return Ok(None);
             }
             for round in 0..end.rounds {

@@ -5,21 +5,22 @@ use std::io::{IsTerminal, Write, stdout};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use punchbench_fs::adapter::Store;
 use punchbench_fs::inject::Injection;
 use punchbench_fs::install::install;
 use punchbench_fs::tools::FOR_GUESTS;
 use punchbench_fs::tools::Tool;
 use punchbench_fs::{Privilege, Target, sweep};
 use punchbench_results::{
-    Expectation, Record, Style, Summary, Verdict, exit_code, explain_failure, exporter,
+    Expectation, Record, Style, Verdict, exit_code, explain_failure, exporter,
 };
+use punchbench_sys::process::end_on_broken_pipe;
 
 use crate::cli::RunArgs;
 use crate::guest;
 use crate::outdir::OutDir;
 use crate::plan::{PlanError, Trial};
 use crate::progress::Reporter;
+use crate::screen;
 use crate::supervisor::{self, End, Signals};
 
 /// Failures explained in full; the records have the others.
@@ -59,6 +60,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<u8> {
     };
     reporter.end();
     out.tidy();
+    // All is on disk; what is left is to say it.
+    let _ = end_on_broken_pipe();
     report(args, &out, end, &required)
 }
 
@@ -133,10 +136,9 @@ fn required(args: &RunArgs) -> Result<Vec<Target>, PlanError> {
 
 fn report(args: &RunArgs, out: &OutDir, end: End, required: &[Target]) -> anyhow::Result<u8> {
     let records = &out.records;
-    let summary = Summary::new(records);
     let render = |format: &str, style| {
         exporter(format, style)
-            .map(|e| e.render(&summary))
+            .map(|e| e.render(records))
             .unwrap_or_default()
     };
     let table = out.path.join("table.md");
@@ -146,7 +148,7 @@ fn report(args: &RunArgs, out: &OutDir, end: End, required: &[Target]) -> anyhow
         print!("{}", render("json", Style::default()));
     } else {
         let style = Style {
-            width: width(),
+            width: screen::width(),
             color: stdout().is_terminal(),
         };
         print!("{}", render("terminal", style));
@@ -220,18 +222,9 @@ fn on_devices() -> String {
     let targets = Target::all(false);
     let names = targets
         .iter()
-        .filter(|t| matches!(t.adapter.store(), Store::Device(_)));
+        .filter(|t| t.is_on_device());
     names
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join(", ")
-}
-
-/// Columns of standard output, as far as they can be told without asking the terminal itself.
-fn width() -> usize {
-    std::env::var("COLUMNS")
-        .ok()
-        .and_then(|c| c.parse().ok())
-        .filter(|w| (40..=500).contains(w))
-        .unwrap_or(100)
 }

@@ -19,6 +19,28 @@ pub fn toggle_journal_data(file: BorrowedFd<'_>) -> io::Result<bool> {
     }
 }
 
+/// Whether a file's pages are those of persistent memory itself, with no page cache between: STATX_ATTR_DAX
+/// (statx(2), Linux 5.8).
+pub fn is_dax(file: impl AsFd) -> io::Result<bool> {
+    // SAFETY: all-zero is a valid value of this plain structure.
+    let mut stat: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: the path is an empty C string, with AT_EMPTY_PATH, and `stat` is ours to write.
+    let rc = unsafe {
+        libc::statx(
+            file.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            libc::STATX_BASIC_STATS,
+            &mut stat,
+        )
+    };
+    if rc != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // A bit that the mask lacks is one that the filesystem does not tell of; this one the kernel tells for all.
+    Ok(stat.stx_attributes & libc::STATX_ATTR_DAX as u64 != 0)
+}
+
 /// FS_EXTENT_FL of include/uapi/linux/fs.h: the inode maps its blocks by extents.
 pub const EXTENTS: u32 = 0x0008_0000;
 

@@ -20,6 +20,15 @@ pub enum Exit {
     Signal(i32),
 }
 
+/// Has this process end, as programs usually do, when it writes to a pipe that nobody reads any more. The
+/// standard library makes such writes fail instead, and `println!` panic. Not for who writes to pipes of other
+/// kinds.
+pub fn end_on_broken_pipe() -> io::Result<()> {
+    // SAFETY: the default action is no handler, so no code of ours runs in a signal's context.
+    unsafe { nix::sys::signal::signal(Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl) }?;
+    Ok(())
+}
+
 /// A forked child; killed and reaped when dropped.
 #[derive(Debug)]
 pub struct Child {

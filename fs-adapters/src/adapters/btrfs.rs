@@ -70,8 +70,8 @@ impl OnDevice for Btrfs {
             .into();
         words.push(plan.profile.block.to_string());
         words.extend(["-b".to_owned(), plan.size.to_string()]);
-        // Known to kernels, and to the tool, from 6.1; a default of newer tools.
-        if plan.kernel < Version(6, 1, 0) && plan.tool >= Version(6, 1, 0) {
+        // Known to kernels from 6.1; to `-O` of the tool from 6.3, of which it is a default from 6.19.
+        if plan.kernel < Version(6, 1, 0) && plan.tool >= Version(6, 3, 0) {
             words.extend(["-O".to_owned(), "^block-group-tree".to_owned()]);
         }
         words
@@ -115,5 +115,29 @@ impl OnDevice for Btrfs {
 
     fn addresses(&self, _profile: &Profile) -> Addresses {
         Addresses::Logical
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_feature_newer_than_the_kernel_is_off_where_the_tool_knows_it() {
+        let arguments = |kernel, tool| {
+            let plan = MkfsPlan {
+                profile: &BASE,
+                kernel,
+                tool,
+                size: 320 * MIB,
+            };
+            Btrfs.mkfs_arguments(&plan).join(" ")
+        };
+        let (old, new) = (Version(5, 10, 262), Version(7, 2, 0));
+        let off = "-O ^block-group-tree";
+        assert!(arguments(old, Version(6, 19, 0)).ends_with(off));
+        // Debian bookworm's refuses the word.
+        assert!(!arguments(old, Version(6, 2, 0)).contains(off));
+        assert!(!arguments(new, Version(6, 19, 0)).contains(off));
     }
 }

@@ -53,6 +53,12 @@ const PROFILES: &[Profile] = &[
         features: &["^has_journal"],
         ..BASE
     },
+    Profile {
+        name: "dax",
+        about: "on persistent memory, mapped without a page cache: what is raced are the mappings",
+        mount: &["dax=always"],
+        ..BASE
+    },
 ];
 
 /// The adapter.

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::MIB;
 use crate::adapter::{Adapter, MkfsPlan, OnDevice, ReadDevice, Store, head};
 use crate::fsck::{FsckResult, exit};
-use crate::profile::Profile;
+use crate::profile::{BASE, Profile};
 use crate::reuse::{Reuse, ReusePlan};
 use crate::tools::{FSCK_F2FS, MKFS_F2FS, Tool, ToolOutput};
 
@@ -16,6 +16,16 @@ const SEGMENT: u64 = 2 * MIB;
 /// mkfs.f2fs counts in sectors of 512 bytes.
 const SECTOR: u64 = 512;
 
+const PROFILES: &[Profile] = &[
+    BASE,
+    Profile {
+        name: "lfs",
+        about: "log only (mode=lfs): O_DIRECT writes, too, get new blocks (out-of-place update)",
+        mount: &["mode=lfs"],
+        ..BASE
+    },
+];
+
 /// The adapter.
 #[derive(Debug)]
 pub struct F2fs;
@@ -23,6 +33,10 @@ pub struct F2fs;
 impl Adapter for F2fs {
     fn name(&self) -> &'static str {
         "f2fs"
+    }
+
+    fn profiles(&self) -> &'static [Profile] {
+        PROFILES
     }
 
     fn drivers(&self) -> &'static [&'static str] {
@@ -68,11 +82,7 @@ impl OnDevice for F2fs {
 
     fn judge_fsck(&self, output: &ToolOutput) -> FsckResult {
         // Exit codes of fsck(8); 255 from every failure to open before f2fs-tools 1.14.
-        match output.status.code() {
-            Some(0) => FsckResult::Clean,
-            Some(code) if code & !exit::FOUND == 0 => FsckResult::Damaged(output.text.clone()),
-            _ => FsckResult::NotRun(output.failure()),
-        }
+        exit::judge(output)
     }
 
     fn minimum_size(&self) -> u64 {

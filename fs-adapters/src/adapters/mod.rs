@@ -7,7 +7,11 @@ pub mod ext2;
 pub mod ext3;
 pub mod ext4;
 pub mod f2fs;
+pub mod fuse;
+pub mod gfs2;
 mod mke2fs;
+pub mod ocfs2;
+pub mod overlay;
 pub mod tmpfs;
 pub mod xfs;
 

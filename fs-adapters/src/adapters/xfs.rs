@@ -32,6 +32,14 @@ const PROFILES: &[Profile] = &[
         features: &["exchange=1"],
         ..BASE
     },
+    Profile {
+        name: "dax",
+        about: "on persistent memory, mapped without a page cache: what is raced are the mappings",
+        // Older kernels refuse both together (xfs_fs_fill_super).
+        features: &["reflink=0"],
+        mount: &["dax=always"],
+        ..BASE
+    },
 ];
 
 /// The features that profiles name: mkfs.xfs's option for them, and where the superblock has their bit

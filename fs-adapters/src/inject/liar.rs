@@ -176,7 +176,7 @@ impl Liar {
                 Call::Write { len, .. } => self.drop_write(file, at, len, buf),
                 _ => self.inner.perform(call, buf),
             },
-            Lie::DropStore | Lie::Wait | Lie::NeverOverlap | Lie::NeverFill => {
+            Lie::DropStore | Lie::CutShort | Lie::Wait | Lie::NeverOverlap | Lie::NeverFill => {
                 self.inner.perform(call, buf)
             }
         }
@@ -281,6 +281,24 @@ impl Liar {
                 if len as usize > 2 * LOSS || self.fires() =>
             {
                 self.drop_write(file, at, len, buf)
+            }
+            (
+                Lie::CutShort,
+                Call::ReadInto {
+                    file,
+                    at,
+                    len,
+                    from,
+                },
+            ) if self.fires() => {
+                let len = len / 2;
+                let half = Call::ReadInto {
+                    file,
+                    at,
+                    len,
+                    from,
+                };
+                self.inner.perform(&half, buf)
             }
             (Lie::Wait, Call::Read { nowait: true, .. }) if self.fires() => {
                 std::thread::sleep(WAIT);

@@ -11,6 +11,7 @@ use punchbench_sys::map::{Advice, Mapping, Protection};
 
 use super::{Answer, HOLE, Medium, Scratch, UNIT, UNITS, byte_of};
 use crate::adapter::Addresses;
+use crate::home::Home;
 
 /// How long read-ahead of a few pages may take, and the pause between looks.
 const ADVICE_TIME: Duration = Duration::from_secs(5);
@@ -68,8 +69,9 @@ impl Scratch {
     }
 
     /// In a hole, pages that are brought in are filled at once, so they are there when the call returns.
-    pub(super) fn advice_fills(&self) -> Answer {
-        if self.is_device {
+    pub(super) fn advice_fills(&self, medium: &Medium<'_>) -> Answer {
+        // A server answers when it comes to it.
+        if self.is_device || matches!(medium.home, Home::Layer(_)) {
             return self.advice_fills_in_time();
         }
         let end = (UNITS * UNIT) as u64;

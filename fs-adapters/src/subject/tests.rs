@@ -79,8 +79,11 @@ pub(crate) fn scenario() -> Scenario {
             file: None,
             range: RangeExpr::chunk(),
             is: Holds::Zeros,
+            during: Default::default(),
         },
         evidence: Default::default(),
+        stage: Default::default(),
+        only: None,
     }
 }
 

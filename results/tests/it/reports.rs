@@ -81,7 +81,7 @@ fn night() -> Vec<Record> {
 fn terminal_report() {
     let text = exporter("terminal", Style::default())
         .unwrap()
-        .render(&Summary::new(&night()));
+        .render(&night());
     assert_golden("tests/golden/terminal.txt", &text);
 }
 
@@ -89,7 +89,7 @@ fn terminal_report() {
 fn markdown_report() {
     let text = exporter("markdown", Style::default())
         .unwrap()
-        .render(&Summary::new(&night()));
+        .render(&night());
     assert_golden("tests/golden/report.md", &text);
 }
 
@@ -100,9 +100,7 @@ fn a_narrow_terminal_is_never_overrun() {
             width,
             color: false,
         };
-        let text = exporter("terminal", style)
-            .unwrap()
-            .render(&Summary::new(&night()));
+        let text = exporter("terminal", style).unwrap().render(&night());
         let longest = text.lines().map(|l| l.chars().count()).max();
         assert!(longest <= Some(width), "{longest:?} > {width}:\n{text}");
         for name in SCENARIOS.iter().chain(&FILESYSTEMS) {
@@ -119,20 +117,20 @@ fn eight_filesystems_fit_one_table_of_100_columns() {
         .collect();
     let text = exporter("terminal", Style::default())
         .unwrap()
-        .render(&Summary::new(&records));
+        .render(&records);
     let header = text.lines().find(|l| l.contains("tmpfs")).unwrap();
     assert!(FILESYSTEMS.iter().all(|fs| header.contains(fs)), "{header}");
 }
 
 #[test]
 fn colours_only_when_asked_for() {
-    let summary = Summary::new(&night());
+    let records = night();
     for exporter in exporters(Style {
         width: 100,
         color: false,
     }) {
         assert!(
-            !exporter.render(&summary).contains('\x1b'),
+            !exporter.render(&records).contains('\x1b'),
             "{}",
             exporter.name()
         );
@@ -145,7 +143,7 @@ fn colours_only_when_asked_for() {
         },
     )
     .unwrap()
-    .render(&summary);
+    .render(&records);
     assert!(colored.contains("\x1b["));
     let plain = exporter(
         "terminal",
@@ -155,7 +153,7 @@ fn colours_only_when_asked_for() {
         },
     )
     .unwrap()
-    .render(&summary);
+    .render(&records);
     let stripped: Vec<String> = colored
         .lines()
         .map(|l| without_escapes(l).trim_end().to_owned())
@@ -177,9 +175,7 @@ fn without_escapes(text: &str) -> String {
 
 #[test]
 fn the_summary_is_json() {
-    let text = exporter("json", Style::default())
-        .unwrap()
-        .render(&Summary::new(&night()));
+    let text = exporter("json", Style::default()).unwrap().render(&night());
     let value: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(value["summary_schema"], 1);
     assert_eq!(value["exit_code"], 1);
@@ -194,11 +190,7 @@ fn the_summary_is_json() {
 #[test]
 fn no_trials_are_said_to_be_none() {
     for exporter in exporters(Style::default()) {
-        assert!(
-            !exporter.render(&Summary::new(&[])).is_empty(),
-            "{}",
-            exporter.name()
-        );
+        assert!(!exporter.render(&[]).is_empty(), "{}", exporter.name());
     }
 }
 
@@ -250,7 +242,7 @@ fn markdown_survives_hostile_text() {
     hostile.reason = "x | <script>\n\n# y".into();
     let text = exporter("markdown", Style::default())
         .unwrap()
-        .render(&Summary::new(&[hostile]));
+        .render(&[hostile]);
     assert!(
         text.contains("| a\\|b |") && text.contains("x \\| \\<script\\>  \\# y"),
         "{text}"

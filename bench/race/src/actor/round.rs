@@ -13,6 +13,7 @@ const EINTR: i32 = Errno::EINTR as i32;
 const EAGAIN: i32 = Errno::EAGAIN as i32;
 /// The leader looks which chunks are absent from the page cache every so many rounds, before the gate.
 const SAMPLE: u64 = 16;
+const EFAULT: i32 = Errno::EFAULT as i32;
 const ENOSPC: i32 = Errno::ENOSPC as i32;
 
 impl Racer<'_> {
@@ -287,7 +288,8 @@ impl Racer<'_> {
                 // Nobody knows what the file holds now.
                 board.void().store(1, SeqCst);
             }
-            if !benign || outcome.sigbus || short {
+            let legal = may_fall_short(&step.call) && matches!(outcome.errno, 0 | EFAULT);
+            if (!benign || short) && !legal || outcome.sigbus {
                 self.keep(round, k, None, outcome, Applied::default(), clock, 0);
             }
             return class;
@@ -508,6 +510,11 @@ fn wanted(call: &Call) -> Option<u64> {
         Call::Store { len, .. } | Call::Write { len, .. } | Call::ReadInto { len, .. } => Some(len),
         _ => None,
     }
+}
+
+/// Whether it may legally move less: the fault on its buffer may fail (`fault_in_iov_iter_writeable`).
+fn may_fall_short(call: &Call) -> bool {
+    matches!(call, Call::ReadInto { .. })
 }
 
 #[cfg(test)]

@@ -1,0 +1,76 @@
+//! The states that were seen: packed side by side in one buffer, found through a hash table of their
+//! numbers. Exact: whole states are compared, nothing is proved on the strength of a fingerprint.
+
+use std::hash::BuildHasher;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+/// States of one size.
+#[derive(Debug)]
+pub(crate) struct Visited {
+    stride: usize,
+    bytes: Vec<u8>,
+    table: HashTable<u32>,
+    hasher: DefaultHashBuilder,
+}
+
+impl Visited {
+    pub(crate) fn new(stride: usize) -> Self {
+        Visited {
+            stride,
+            bytes: Vec::new(),
+            table: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    pub(crate) fn get(&self, n: usize) -> &[u8] {
+        &self.bytes[n * self.stride..(n + 1) * self.stride]
+    }
+
+    /// Bytes that it takes for each state, table included.
+    pub(crate) fn bytes_per_state(&self) -> f64 {
+        let table = self.table.capacity() * (size_of::<u32>() + 1);
+        (self.bytes.len() + table) as f64 / self.len().max(1) as f64
+    }
+
+    /// The state's number, and whether it is new.
+    pub(crate) fn insert(&mut self, state: &[u8]) -> (u32, bool) {
+        let Visited {
+            stride,
+            bytes,
+            table,
+            hasher,
+        } = self;
+        let at = |n: u32| &bytes[n as usize * *stride..(n as usize + 1) * *stride];
+        let hash = hasher.hash_one(state);
+        let entry = table.entry(hash, |n| at(*n) == state, |n| hasher.hash_one(at(*n)));
+        match entry {
+            hashbrown::hash_table::Entry::Occupied(found) => (*found.get(), false),
+            hashbrown::hash_table::Entry::Vacant(vacant) => {
+                let n = (bytes.len() / *stride) as u32;
+                vacant.insert(n);
+                bytes.extend_from_slice(state);
+                (n, true)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_seen_once_and_keeps_its_number() {
+        let mut visited = Visited::new(2);
+        assert_eq!(visited.insert(&[1, 2]), (0, true));
+        assert_eq!(visited.insert(&[2, 1]), (1, true));
+        assert_eq!(visited.insert(&[1, 2]), (0, false));
+        assert_eq!((visited.len(), visited.get(1)), (2, &[2, 1][..]));
+    }
+}
