@@ -22,7 +22,7 @@ use punchbench_race::trial::{
     Event, Limits, RaceError, RaceReport, TrialSpec, prepare, race, remounted, staged,
 };
 use punchbench_race::verdict::verdict;
-use punchbench_race::{GripError, Host, Subjects};
+use punchbench_race::{DirectIo, GripError, Host, Subjects};
 use punchbench_results::{Phase as Seen, Record, Verdict, Via, Violation, Where};
 use punchbench_scenarios::{Content, Op, Role, Step};
 use punchbench_sys::namespaces::inherited_events;
@@ -182,7 +182,7 @@ fn attempt(spec: &Spec, record: &mut Record, link: &mut Link) -> Result<(), Stop
     for name in mounted.device_names() {
         link.tell(&Message::Device(name))?;
     }
-    let trial = TrialSpec {
+    let mut trial = TrialSpec {
         scenario: spec.scenario.clone(),
         geometry: mounted.units(),
         seed: spec.data_seed,
@@ -197,9 +197,12 @@ fn attempt(spec: &Spec, record: &mut Record, link: &mut Link) -> Result<(), Stop
         cpus: Vec::new(),
         prepared: false,
     };
-    let trial = prepared(spec, trial, &mut mounted)?;
+    let direct = prepared(spec, &mut trial, &mut mounted)?;
+    if spec.scenario.is_staged() {
+        mounted.be_lazy()?;
+    }
     // The files first: a full filesystem may have no room for an inode.
-    let honest = subjects(spec, &mounted)?;
+    let honest = subjects(spec, &mounted, direct)?;
     let ballast = fill_up(spec, &mounted)?;
     let subjects: Box<dyn Subjects> = match injection {
         Some(injection) => Box::new(
@@ -249,20 +252,24 @@ fn attempt(spec: &Spec, record: &mut Record, link: &mut Link) -> Result<(), Stop
     Ok(())
 }
 
-/// Mounts anew, with the files made, where a staged scenario wants to begin with that.
-fn prepared(spec: &Spec, mut trial: TrialSpec, mounted: &mut Mounted) -> Result<TrialSpec, Stop> {
-    if let Some(Step::Remount(_)) = spec.scenario.stage.first() {
-        if !mounted.can_remount() {
-            let why = format!("{} cannot be mounted anew with its files kept", spec.target);
-            return Err(Stop::Unsupported(why));
-        }
-        let subjects = subjects(spec, mounted)?;
-        prepare(&trial, &subjects).map_err(bench)?;
-        drop(subjects);
-        mounted.remount()?;
-        trial.prepared = true;
+/// Mounts anew, with the files made, where a staged scenario wants to begin with that. Whether direct reads are
+/// direct, if that is known then: to find out would bring metadata in.
+fn prepared(
+    spec: &Spec,
+    trial: &mut TrialSpec,
+    mounted: &mut Mounted,
+) -> Result<Option<DirectIo>, Stop> {
+    let Some(Step::Remount(_)) = spec.scenario.stage.first() else {
+        return Ok(None);
+    };
+    if !mounted.can_remount() {
+        let why = format!("{} cannot be mounted anew with its files kept", spec.target);
+        return Err(Stop::Unsupported(why));
     }
-    Ok(trial)
+    let direct = prepare(trial, &subjects(spec, mounted, None)?).map_err(bench)?;
+    mounted.remount()?;
+    trial.prepared = true;
+    Ok(Some(direct))
 }
 
 /// Covers the run's work directory, so that what is mounted and made there goes with this namespace.
@@ -375,9 +382,14 @@ fn folio_counter(
         .ok()
 }
 
-fn subjects(spec: &Spec, mounted: &Mounted) -> Result<SyscallSubjects, Stop> {
+fn subjects(
+    spec: &Spec,
+    mounted: &Mounted,
+    direct: Option<DirectIo>,
+) -> Result<SyscallSubjects, Stop> {
     let chunk = spec.scenario.chunk(mounted.units());
     let mut options = mounted.subject_options(chunk, reuses(spec));
+    options.direct = direct;
     if is_filled_up(spec) {
         if mounted.is_foreign() || mounted.cache_is_store() {
             let why = "only a filesystem of our own on a device can be filled up";
@@ -436,7 +448,7 @@ fn look_again(
     link.phase(Phase::Remount)?;
     mounted.remount()?;
     if let Some(contents) = &report.contents {
-        let again = subjects(spec, mounted)?;
+        let again = subjects(spec, mounted, None)?;
         let violations = remounted(trial, &again, contents).map_err(bench)?;
         let at = place(record, &violations);
         record.violations.extend(violations);

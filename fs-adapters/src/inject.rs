@@ -276,6 +276,8 @@ pub struct InjectedSubjects {
     other: u16,
     nonce: u64,
     board: Arc<Board>,
+    /// One attempt decides: every call is lied about.
+    always: bool,
 }
 
 impl std::fmt::Debug for InjectedSubjects {
@@ -328,6 +330,7 @@ impl InjectedSubjects {
             coordinator,
             witness: witness.map(|file| file as u16),
             other: u16::from(raced == 0),
+            always: scenario.is_staged(),
             nonce,
             board: Arc::new(Board::new()?),
         })

@@ -379,6 +379,15 @@ impl Mounted {
             .unwrap_or_else(|| Err(io::ErrorKind::Unsupported.into()))
     }
 
+    /// Where a change of times would start a transaction (ext4), it does so no more: an operation that is to be
+    /// parked would be so before it has begun. Undone by a remount.
+    pub fn be_lazy(&self) -> Result<(), SetUpError> {
+        if self.point.is_none() || self.driver != "ext4" {
+            return Ok(());
+        }
+        mount::be_lazy(&self.dir).map_err(SetUpError::io("remount with lazytime"))
+    }
+
     /// Whether it can be unmounted and mounted again with its files kept.
     pub fn can_remount(&self) -> bool {
         self.point.is_some() && self.home.device().is_some()

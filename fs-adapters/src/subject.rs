@@ -11,7 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
 
 use nix::libc;
-use punchbench_race::{Stage, Subject, SubjectError, Subjects};
+use punchbench_race::{DirectIo, Stage, Subject, SubjectError, Subjects};
 use punchbench_scenarios::{Geometry, Scenario};
 
 mod actor;
@@ -38,6 +38,8 @@ pub struct SubjectOptions {
     pub may_fill: bool,
     /// The page cache is the only store (tmpfs): nothing can be evicted.
     pub cache_is_store: bool,
+    /// Whether a direct read is direct, if that has been found out before: to find out allocates blocks.
+    pub direct: Option<DirectIo>,
     /// The files are block devices: there from the beginning, and as large as they are.
     pub fixed_size: bool,
 }
@@ -49,6 +51,7 @@ impl Default for SubjectOptions {
             sync_steps: false,
             may_fill: false,
             cache_is_store: false,
+            direct: None,
             fixed_size: false,
         }
     }

@@ -138,8 +138,9 @@ pub fn race(
     run(spec, subjects, host, None, on_event)
 }
 
-/// Makes the files of the first pass, so that the filesystem can be mounted anew before actors open them.
-pub fn prepare(spec: &TrialSpec, subjects: &dyn Subjects) -> Result<(), RaceError> {
+/// Makes the files of the first pass, so that the filesystem can be mounted anew before actors open them. Says
+/// whether direct reads are direct.
+pub fn prepare(spec: &TrialSpec, subjects: &dyn Subjects) -> Result<DirectIo, RaceError> {
     let plan = Plan::new(&spec.scenario, spec.geometry)?;
     let (mut stage, contents) = (subjects.stage()?, plan.contents(0));
     for file in plan.visible() {
@@ -150,7 +151,7 @@ pub fn prepare(spec: &TrialSpec, subjects: &dyn Subjects) -> Result<(), RaceErro
             &contents[usize::from(file)],
         )?;
     }
-    Ok(())
+    Ok(stage.direct())
 }
 
 /// Makes a file hold what it holds when a pass begins.

@@ -58,6 +58,8 @@ pub(super) struct Liar {
     stamps: Stamps,
     witness: Option<FileId>,
     other: FileId,
+    /// One attempt decides: every call is lied about.
+    always: bool,
     /// Calls so far that could have been lied about.
     calls: u64,
     /// Returns of the invalidator that this actor has waited for.
@@ -94,6 +96,7 @@ impl Liar {
             stamps: Stamps::new(of.nonce),
             witness: of.witness,
             other: of.other,
+            always: of.always,
             calls: 0,
             returns: 0,
             size: u64::MAX,
@@ -110,8 +113,10 @@ impl Liar {
         };
         let call = self.calls;
         self.calls += 1;
-        call.checked_sub(FIRST)
-            .is_some_and(|since| since % period == 0)
+        self.always
+            || call
+                .checked_sub(FIRST)
+                .is_some_and(|since| since % period == 0)
     }
 
     /// The invalidator's own operation.

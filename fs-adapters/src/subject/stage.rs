@@ -36,12 +36,12 @@ impl SyscallStage {
         dir: File,
         options: SubjectOptions,
     ) -> Result<SyscallStage, SubjectError> {
-        let direct = if options.fixed_size {
+        let direct = match options.direct {
+            Some(direct) => direct,
             // Each file answers for itself, as it is added.
-            DirectIo::Real
-        } else {
-            probe_direct_in(path)
-                .map_err(failed("the probe of O_DIRECT", &path.to_string_lossy()))?
+            None if options.fixed_size => DirectIo::Real,
+            None => probe_direct_in(path)
+                .map_err(failed("the probe of O_DIRECT", &path.to_string_lossy()))?,
         };
         Ok(SyscallStage {
             dir,

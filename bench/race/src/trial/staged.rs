@@ -29,10 +29,18 @@ struct Seen {
     ns: u64,
 }
 
+/// Something held.
+struct OnHold {
+    name: String,
+    id: HoldId,
+    /// Whoever holds it tells what waits.
+    tells: bool,
+}
+
 /// What is going on on stage.
 pub(super) struct OnStage {
     began: u64,
-    holds: Vec<(String, HoldId)>,
+    holds: Vec<OnHold>,
     started: Vec<usize>,
     /// Per actor.
     seen: Vec<Option<Seen>>,
@@ -54,7 +62,7 @@ impl Lead<'_> {
         let holds = std::mem::take(&mut on.holds);
         let released: Vec<_> = holds
             .into_iter()
-            .map(|(_, hold)| self.grip()?.release(hold).map_err(RaceError::from))
+            .map(|hold| self.grip()?.release(hold.id).map_err(RaceError::from))
             .collect();
         for actor in 0..self.plan.actors.len() {
             if !on.started.contains(&actor) {
@@ -97,8 +105,12 @@ impl Lead<'_> {
                 Step::Remount(_) => None,
                 Step::Hold(args) => {
                     let what = self.hold(&args.what);
-                    let hold = self.grip()?.hold(&what, HOLD_AT_MOST)?;
-                    on.holds.push((args.name.clone(), hold));
+                    let id = self.grip()?.hold(&what, HOLD_AT_MOST)?;
+                    on.holds.push(OnHold {
+                        name: args.name.clone(),
+                        id,
+                        tells: !matches!(what, Hold::IoOf { .. }),
+                    });
                     self.note(on, format!("`{}` is held", args.name));
                     None
                 }
@@ -125,10 +137,10 @@ impl Lead<'_> {
                 }
                 Step::Release(args) => {
                     self.still(on)?;
-                    if let Some(at) = on.holds.iter().position(|(name, _)| *name == args.hold) {
-                        let (name, hold) = on.holds.remove(at);
-                        self.note(on, format!("`{name}` is released"));
-                        self.grip()?.release(hold)?;
+                    if let Some(at) = on.holds.iter().position(|h| h.name == args.hold) {
+                        let hold = on.holds.remove(at);
+                        self.note(on, format!("`{}` is released", hold.name));
+                        self.grip()?.release(hold.id)?;
                     }
                     None
                 }
@@ -259,22 +271,6 @@ impl Lead<'_> {
         within: &[String],
     ) -> Result<Option<String>, RaceError> {
         let until = Instant::now() + PATIENCE;
-        let mut io = None;
-        if let Some((_, hold)) = on.holds.last() {
-            let hold = *hold;
-            io = self.grip()?.await_held(hold, Duration::ZERO)?;
-            while io.is_none() && Instant::now() < until {
-                // An operation that returns, or is seen parked by other means, ends the wait.
-                if self.board.await_return(actor, Duration::ZERO).is_some() {
-                    break;
-                }
-                io = self.grip()?.await_held(hold, LOOK_EVERY)?;
-                if io.is_none() && self.place(actor, within)?.is_some() {
-                    break;
-                }
-                self.alive()?;
-            }
-        }
         loop {
             if let Some(errno) = self.board.await_return(actor, LOOK_EVERY) {
                 let name = &self.plan.actors[actor].name;
@@ -284,7 +280,11 @@ impl Lead<'_> {
                 };
                 return Ok(Some(format!("{name} {what} and was never parked")));
             }
-            if let Some((asleep, within)) = self.place(actor, within)? {
+            // On its way it may sleep for other reasons: what is held must be waiting, too, where that can
+            // be told.
+            let io = self.held_io(on)?;
+            let held = io.is_some() || on.holds.iter().all(|hold| !hold.tells);
+            if held && let Some((asleep, within)) = self.place(actor, within)? {
                 let ns = self.board.ns();
                 let place = within.as_ref().unwrap_or(&asleep.top);
                 let what = match &io {
@@ -312,6 +312,16 @@ impl Lead<'_> {
             }
             self.alive()?;
         }
+    }
+
+    /// The first request that any of the holds has.
+    fn held_io(&mut self, on: &OnStage) -> Result<Option<String>, RaceError> {
+        for hold in &on.holds {
+            if let Some(io) = self.grip()?.await_held(hold.id, Duration::ZERO)? {
+                return Ok(Some(io));
+            }
+        }
+        Ok(None)
     }
 
     /// Where an actor sleeps, if that is within one of these functions.
