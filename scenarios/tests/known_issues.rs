@@ -8,6 +8,13 @@ use punchbench_scenarios::{
 
 const BULLSEYE: &str = "5.10.0-35-amd64";
 const BOOKWORM: &str = "6.1.0-40-amd64";
+const TRIXIE: &str = "6.12.117+deb13-amd64";
+
+/// Whether a store goes into a page of which the operation takes a part: with blocks smaller than a page,
+/// kernels lost it until 17207d0bb209.
+fn stores_beside_freed_blocks(scenario: &str) -> bool {
+    ["punch-while-store-unaligned", "zero-while-store-unaligned"].contains(&scenario)
+}
 
 /// Whether a filler of the scenario is one that i_mmap_sem does not keep out: it locks out page faults only.
 fn fills_unlocked(s: &Scenario) -> bool {
@@ -43,6 +50,12 @@ fn racy_cells_of_5_10() {
                 _ => false,
             };
             let issue = match_issue(name, target, driver, BULLSEYE);
+            if target == "ext4:1k" && stores_beside_freed_blocks(name) {
+                assert!(issue.is_some_and(|i| i.verdicts.contains(&Verdict::Lost)));
+                assert_eq!(match_issue(name, target, driver, BOOKWORM), issue);
+                assert_eq!(match_issue(name, target, driver, TRIXIE), None);
+                continue;
+            }
             let racy = there && fills_unlocked(&s);
             assert_eq!(issue.is_some(), racy, "{name} on {target}");
             assert!(issue.is_none_or(|i| i.verdicts.contains(&Verdict::Stale)));
