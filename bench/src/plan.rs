@@ -44,7 +44,9 @@ pub struct Trial {
 impl Trial {
     /// The scenario's file, where it is none of the built-in ones.
     pub fn scenario_file(&self) -> Option<&Path> {
-        self.typed.ends_with(".yaml").then(|| Path::new(&self.typed))
+        self.typed
+            .ends_with(".yaml")
+            .then(|| Path::new(&self.typed))
     }
 }
 

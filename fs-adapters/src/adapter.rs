@@ -6,7 +6,9 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use crate::adapters::{bdev, btrfs, dir, ext2, ext3, ext4, f2fs, fuse, gfs2, ocfs2, overlay, tmpfs, xfs};
+use crate::adapters::{
+    bdev, btrfs, dir, ext2, ext3, ext4, f2fs, fuse, gfs2, ocfs2, overlay, tmpfs, xfs,
+};
 use crate::fsck::FsckResult;
 use crate::pmem;
 use crate::profile::{BASE, Profile, ProfileError, Seen};

@@ -286,7 +286,10 @@ impl Mounted {
     /// Whether every filler of a scenario can bring something in here: without a page cache, only what maps can.
     pub fn can_fill(&self, scenario: &Scenario) -> Result<(), String> {
         let maps = |actor: &Actor| actor.ops.iter().any(Op::maps);
-        let mut fillers = scenario.actors.iter().filter(|(_, a)| a.role == Role::Filler);
+        let mut fillers = scenario
+            .actors
+            .iter()
+            .filter(|(_, a)| a.role == Role::Filler);
         match fillers.find(|(_, actor)| self.target.profile.is_dax() && !maps(actor)) {
             Some((name, _)) => Err(format!(
                 "{} has no page cache for the {name} to fill: only mappings are raced",

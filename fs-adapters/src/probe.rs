@@ -106,7 +106,10 @@ impl Abilities {
         note(Capability::Nowait, fresh("nowait")?.nowait());
         note(Capability::DirectRead, fresh("direct")?.direct());
         note(Capability::PopulateRead, fresh("populate")?.populate());
-        note(Capability::AdviceFills, fresh("advice")?.advice_fills(medium));
+        note(
+            Capability::AdviceFills,
+            fresh("advice")?.advice_fills(medium),
+        );
         note(Capability::Fiemap, fresh("fiemap")?.fiemap(medium));
         Ok(Abilities(found))
     }

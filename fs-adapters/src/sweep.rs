@@ -17,8 +17,8 @@ use nix::unistd::Pid;
 use punchbench_sys::{blk, loopdev, mount};
 
 use crate::adapter::{ADAPTERS, Store};
-use crate::hold::{fusectl, throttle};
 use crate::folios;
+use crate::hold::{fusectl, throttle};
 use crate::tag::{ENVIRONMENT, Tag};
 
 /// How long processes get to die and devices to be released.

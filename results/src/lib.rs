@@ -5,8 +5,8 @@
 //! whatever happens to the runner.
 
 mod across;
-pub mod diagram;
 pub mod compare;
+pub mod diagram;
 pub mod evidence;
 pub mod exit_code;
 pub mod explain_failure;
@@ -21,16 +21,16 @@ pub mod rate;
 pub mod record;
 pub mod run_info;
 pub mod schema;
-pub mod staged;
 pub mod source;
+pub mod staged;
 pub mod table;
 mod table_file;
 pub mod terminal;
 mod text;
 pub mod verdict;
 
-pub use diagram::{Diagram, Row};
 pub use compare::Comparison;
+pub use diagram::{Diagram, Row};
 pub use evidence::{Contact, Evidence, FillerEvidence, Floor, Placement};
 pub use explain_failure::explain_failure;
 pub use export::{Exporter, Style, exporter, exporters};
@@ -40,7 +40,7 @@ pub use merge::Merged;
 pub use record::{Answer, Confirmation, Phase, Record, SCHEMA_VERSION, Via, Violation};
 pub use run_info::{RunInfo, Shard};
 pub use schema::record_schema_json;
-pub use staged::{Did, Meanwhile, Moment, Parked, Staged};
 pub use source::{Source, SourceError};
+pub use staged::{Did, Meanwhile, Moment, Parked, Staged};
 pub use table::Summary;
 pub use verdict::{Expectation, Verdict, Where};

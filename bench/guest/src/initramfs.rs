@@ -27,7 +27,16 @@ pub(crate) const PROGRAM_PATH: &str = "/init";
 pub(crate) const MODULES_DIR: &str = "/modules";
 
 const DIRECTORIES: [&str; 10] = [
-    "/dev", "/proc", "/sys", "/tmp", "/run", "/mnt", "/root", "/etc", "/var", MODULES_DIR,
+    "/dev",
+    "/proc",
+    "/sys",
+    "/tmp",
+    "/run",
+    "/mnt",
+    "/root",
+    "/etc",
+    "/var",
+    MODULES_DIR,
 ];
 /// Settings that tools look for; each is packed if the host has it. The last lets the loader find
 /// libraries outside the usual directories.

@@ -43,7 +43,10 @@ pub fn is_called() -> bool {
 
 /// Loads the module that the last argument names, and what it needs; says whether it is there now.
 pub fn run() -> bool {
-    let Some(wanted) = std::env::args().skip(1).rfind(|word| !word.starts_with('-')) else {
+    let Some(wanted) = std::env::args()
+        .skip(1)
+        .rfind(|word| !word.starts_with('-'))
+    else {
         return false;
     };
     let loaded = try_run(&wanted);
@@ -57,7 +60,9 @@ fn try_run(wanted: &str) -> io::Result<()> {
     let index: ModuleIndex = serde_json::from_slice(&fs::read(INDEX)?)?;
     let closure = index.closure(&[wanted.to_owned()]);
     if !closure.missing.is_empty() {
-        return Err(io::Error::other("it did not come along, or the kernel has none"));
+        return Err(io::Error::other(
+            "it did not come along, or the kernel has none",
+        ));
     }
     let mut result = Ok(());
     for module in &closure.load {

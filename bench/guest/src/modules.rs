@@ -77,18 +77,27 @@ impl ModuleIndex {
         let modules = self.modules.iter().filter(|(name, _)| is_packed(name));
         let modules = modules.map(|(name, (_, needs))| {
             let needs = needs.iter().map(|need| name_of(need)).filter(is_packed);
-            (name.clone(), (file(name), needs.map(|n| file(&n)).collect()))
+            (
+                name.clone(),
+                (file(name), needs.map(|n| file(&n)).collect()),
+            )
         });
         let soft = self.soft.iter().filter(|(name, _)| is_packed(name));
         let aliases = self.aliases.iter().filter_map(|(alias, names)| {
-            let names: Vec<String> = names.iter().filter(|name| is_packed(name)).cloned().collect();
+            let names: Vec<String> = names
+                .iter()
+                .filter(|name| is_packed(name))
+                .cloned()
+                .collect();
             (!names.is_empty()).then(|| (alias.clone(), names))
         });
         Self {
             dir: dir.to_owned(),
             modules: modules.collect(),
             builtin: self.builtin.clone(),
-            soft: soft.map(|(name, lists)| (name.clone(), lists.clone())).collect(),
+            soft: soft
+                .map(|(name, lists)| (name.clone(), lists.clone()))
+                .collect(),
             aliases: aliases.collect(),
         }
     }
@@ -104,7 +113,9 @@ impl ModuleIndex {
         let aliases = self.aliases.iter().flat_map(|(alias, names)| {
             // A filesystem's is written so (MODULE_ALIAS_FS).
             let alias = alias.replacen("fs_", "fs-", usize::from(alias.starts_with("fs_")));
-            names.iter().map(move |name| format!("alias {alias} {name}\n"))
+            names
+                .iter()
+                .map(move |name| format!("alias {alias} {name}\n"))
         });
         fs::write(dir.join("modules.alias"), aliases.collect::<String>())
     }
@@ -376,7 +387,10 @@ mod tests {
         let packed = index().of_packed(Path::new("/modules"), &names);
         let there = packed.closure(&wanted).load;
         let same = |a: &Module, b: &Module| (&a.name, a.required) == (&b.name, b.required);
-        assert!(here.iter().zip(&there).all(|(a, b)| same(a, b)), "{there:?}");
+        assert!(
+            here.iter().zip(&there).all(|(a, b)| same(a, b)),
+            "{there:?}"
+        );
         assert_eq!(here.len(), there.len());
         assert_eq!(there[0].path, Path::new("/modules/crc32c_generic.ko"));
         // What is not there is not promised.

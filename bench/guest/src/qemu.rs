@@ -70,12 +70,7 @@ impl Machine {
                 "-display",
                 "none",
             ])
-            .args([
-                "-smp",
-                &self.cpus.to_string(),
-                "-m",
-                &memory.to_string(),
-            ])
+            .args(["-smp", &self.cpus.to_string(), "-m", &memory.to_string()])
             .arg("-kernel")
             .arg(&self.image)
             .arg("-initrd")

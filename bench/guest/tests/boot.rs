@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
-use punchbench_guest::{GuestEnd, GuestError, GuestOutcome, GuestRun, Kernel, KernelSpec, init, modprobe};
+use punchbench_guest::{
+    GuestEnd, GuestError, GuestOutcome, GuestRun, Kernel, KernelSpec, init, modprobe,
+};
 use punchbench_sys::namespaces::{Isolated, inherited_events};
 
 /// The user-mode-linux kernel that is installed here; else a suite of Debian.
@@ -404,7 +406,9 @@ fn inside(job: &str) -> anyhow::Result<u8> {
         }
         "nested" => {
             // As if they had never been taken away: whoever takes itself for init does all this again.
-            let orders = format!(r#"{{"argv":["{INSIDE}","nested"],"modules":{{"dir":"","modules":{{}},"builtin":[],"soft":{{}},"aliases":{{}}}}}}"#);
+            let orders = format!(
+                r#"{{"argv":["{INSIDE}","nested"],"modules":{{"dir":"","modules":{{}},"builtin":[],"soft":{{}},"aliases":{{}}}}}}"#
+            );
             fs::write("/punchbench.json", orders)?;
             let (mut said, events) = std::io::pipe()?;
             let null = fs::File::open("/dev/null")?;

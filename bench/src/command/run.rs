@@ -220,9 +220,7 @@ fn unmet(records: &[Record], required: &[Target]) -> Vec<String> {
 
 fn on_devices() -> String {
     let targets = Target::all(false);
-    let names = targets
-        .iter()
-        .filter(|t| t.is_on_device());
+    let names = targets.iter().filter(|t| t.is_on_device());
     names
         .map(ToString::to_string)
         .collect::<Vec<_>>()

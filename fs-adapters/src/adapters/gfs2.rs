@@ -98,8 +98,16 @@ mod tests {
         let (old, blocks) = words(Version(5, 10, 251), Version(3, 5, 0));
         assert!(old.contains("-b 4096 -o format=1801"), "{old}");
         assert_eq!(blocks, "81920");
-        assert!(!words(Version(6, 1, 0), Version(3, 5, 0)).0.contains("format"));
+        assert!(
+            !words(Version(6, 1, 0), Version(3, 5, 0))
+                .0
+                .contains("format")
+        );
         // This tool makes nothing else, and knows no such option.
-        assert!(!words(Version(5, 10, 251), Version(3, 2, 0)).0.contains("format"));
+        assert!(
+            !words(Version(5, 10, 251), Version(3, 2, 0))
+                .0
+                .contains("format")
+        );
     }
 }

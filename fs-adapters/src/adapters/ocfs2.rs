@@ -42,7 +42,16 @@ impl OnDevice for Ocfs2 {
 
     fn mkfs_arguments(&self, plan: &MkfsPlan) -> Vec<String> {
         let mut words: Vec<String> = [
-            "-F", "-q", "-M", "local", "-N", "1", "-J", "size=8M", "--nodiscard", "-b",
+            "-F",
+            "-q",
+            "-M",
+            "local",
+            "-N",
+            "1",
+            "-J",
+            "size=8M",
+            "--nodiscard",
+            "-b",
         ]
         .map(str::to_owned)
         .into();
