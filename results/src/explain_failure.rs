@@ -259,6 +259,14 @@ fn order([begin, end, op_begin, op_end]: [u64; 4]) -> String {
 
 fn evidence(out: &mut String, record: &Record) {
     let e = &record.evidence;
+    if let Some(staged) = &e.staged {
+        section(out, "What happened, step by step");
+        // Lines of a diagram are not wrapped: its columns would be lost.
+        for text in staged.diagram().render_text(WIDTH - 2).lines() {
+            line(out, text);
+        }
+        return;
+    }
     if e.rounds == 0 {
         return;
     }

@@ -308,3 +308,33 @@ fn a_violation_that_was_not_borne_out_accuses_the_bench() {
     let text = explain_failure(&error);
     assert!(text.contains("do NOT bear the violation out"), "{text}");
 }
+
+#[test]
+fn a_staged_trial_is_told_as_a_diagram() {
+    let mut record = record("staged-punch-while-read", "ext4", Verdict::Stale);
+    let moment = |ms, actor: &str, what: &str| punchbench_results::Moment {
+        ms,
+        actor: actor.into(),
+        what: what.into(),
+    };
+    record.evidence.staged = Some(punchbench_results::Staged {
+        moments: vec![
+            moment(0.0, "puncher", "punch_hole"),
+            moment(9.0, "puncher", "parked in ext4_zero_partial_blocks"),
+            moment(10.0, "reader", "read"),
+            moment(11.0, "reader", "returns"),
+            moment(20.0, "", "`edge` is released"),
+        ],
+        ..punchbench_results::Staged::default()
+    });
+    let line = serde_json::to_string(&record).unwrap();
+    assert_eq!(serde_json::from_str::<Record>(&line).unwrap(), record);
+    let text = explain_failure(&record);
+    for told in ["parked in ext4_zero_partial_blocks", "`edge` is released"] {
+        assert!(text.contains(told), "{text}");
+    }
+    assert!(
+        !text.contains("overlapped (at least"),
+        "nothing is counted: {text}"
+    );
+}
