@@ -242,9 +242,9 @@ fn run(
             crew,
             &mut *stage,
             coordinator,
-            grip,
             on_event,
         );
+        let lead = Lead { grip, ..lead };
         let report = lead.run();
         if report.is_err() {
             board.abort();
@@ -310,7 +310,6 @@ impl<'a> Lead<'a> {
         crew: &'a mut Crew,
         stage: &'a mut dyn Stage,
         coordinator: Box<dyn Subject>,
-        grip: Option<&'a mut dyn Grip>,
         on_event: &'a mut dyn FnMut(Event),
     ) -> Lead<'a> {
         let direct = match stage.direct() {
@@ -332,7 +331,7 @@ impl<'a> Lead<'a> {
                 stage.direct(),
             ),
             stage,
-            grip,
+            grip: None,
             on_event,
             began: None,
             evidence: Evidence {
