@@ -234,7 +234,12 @@ fn line_ends_and_letters_do_not_matter() {
 #[test]
 fn a_scenario_survives_yaml() {
     for scenario in punchbench_scenarios::catalog() {
-        let text = serde_yaml::to_string(&scenario).unwrap();
+        let mut value = serde_yaml::to_value(&scenario).unwrap();
+        if scenario.is_staged() {
+            // The loader has worked it out.
+            value.as_mapping_mut().unwrap().remove("round");
+        }
+        let text = serde_yaml::to_string(&value).unwrap();
         let again: Scenario = load(&text, "x").unwrap_or_else(|e| panic!("{text}\n{e}"));
         assert_eq!(again, scenario);
     }
