@@ -249,7 +249,10 @@ fn replay(text: &str, policies: &[Policy]) -> anyhow::Result<u8> {
         .map_err(|e| PlanError::Scenario(e.to_string()))?;
     let last = moments.last().map_or(model.first, |m| m.after);
     let found = oracle::check(&model, &last).map(|(a, _)| a);
-    let anomaly = found.unwrap_or(punchbench_reference::Anomaly::Deadlock);
+    let anomaly = found.unwrap_or(match punchbench_reference::draw::round(&moments) {
+        0 => punchbench_reference::Anomaly::Deadlock,
+        _ => punchbench_reference::Anomaly::Livelock,
+    });
     let diagram =
         draw(&model, anomaly, &token.schedule).map_err(|e| PlanError::Scenario(e.to_string()))?;
     print!("{}", diagram.render_text(width()));

@@ -79,7 +79,10 @@ pub fn draw(model: &Model, anomaly: Anomaly, schedule: &[u8]) -> Result<Diagram,
         lines: vec![line(model, m)],
         margin: margin(model, m),
     });
-    let mut closing = vec![format!("=> {anomaly}: {}", what(model, anomaly, &last))];
+    let mut closing = vec![format!(
+        "=> {anomaly}: {}",
+        what(model, anomaly, &last, &moments)
+    )];
     let because = because(model, anomaly, &moments);
     if !because.is_empty() {
         closing.push(format!("because {because}"));
@@ -219,7 +222,7 @@ fn holders(model: &Model, n: usize, sem: &Sem) -> String {
 }
 
 /// What the last state shows.
-fn what(model: &Model, anomaly: Anomaly, state: &State) -> String {
+fn what(model: &Model, anomaly: Anomaly, state: &State, moments: &[Moment]) -> String {
     let page = oracle::check(model, state).and_then(|(_, page)| page);
     match (anomaly, page) {
         (Anomaly::Deadlock, _) => {
@@ -234,7 +237,9 @@ fn what(model: &Model, anomaly: Anomaly, state: &State) -> String {
         (Anomaly::LockOrder, _) => {
             lockdep::cycle(model).map_or(String::new(), |c| c.lines.join("; "))
         }
-        (Anomaly::Livelock, _) => "from here the steps can go round for ever".into(),
+        (Anomaly::Livelock, _) => {
+            format!("the last {} steps can go round for ever", round(moments))
+        }
         (Anomaly::StaleWriteback, _) => {
             "a write reaches a block that is no longer the file's".into()
         }
@@ -261,6 +266,13 @@ fn what(model: &Model, anomaly: Anomaly, state: &State) -> String {
         ),
         (_, None) => "a call has shown what it may not show".into(),
     }
+}
+
+/// How many of the last steps led back to where they began; 0 if none did.
+pub fn round(moments: &[Moment]) -> usize {
+    let last = moments.last().map(|m| m.after);
+    let first = moments.iter().position(|m| Some(m.before) == last);
+    first.map_or(0, |n| moments.len() - n)
 }
 
 /// The few steps whose order made it.

@@ -122,10 +122,8 @@ pub fn explore(model: &Model, limits: &Limits) -> Exploration {
     if lockdep::cycle(model).is_some() {
         found.insert(Anomaly::LockOrder, model.first);
     }
-    if complete && livelock::possible(model) {
-        if let Some(state) = livelock::find(model, limits) {
-            found.insert(Anomaly::Livelock, state);
-        }
+    if complete && livelock::possible(model) && livelock::find(model, limits).is_some() {
+        found.insert(Anomaly::Livelock, model.first);
     }
     Exploration {
         states: visited.len(),

@@ -200,9 +200,9 @@ pub fn store_writeback_punch() -> Setup {
     setup
 }
 
-/// A punch of two pages, so many readers of the one or the other, and somebody who gets a block next: a
-/// measure of the explorer, no hazard of its own.
-pub fn crowd(readers: usize) -> Setup {
+/// A punch of two pages, so many fillers, readers of the one and advisers of the other, and somebody who gets a
+/// block next: a measure of the explorer, no hazard of its own.
+pub fn crowd(fillers: usize) -> Setup {
     let mut actors = vec![
         SetupActor::new(
             "puncher",
@@ -213,17 +213,21 @@ pub fn crowd(readers: usize) -> Setup {
         ),
         SetupActor::new("writer", vec![Call::Reuse { file: 1, page: 0 }]),
     ];
-    for n in 0..readers {
-        let read = Call::Read {
-            file: 0,
-            pages: n % 2..n % 2 + 1,
-            nowait: false,
-            readahead: false,
+    for n in 0..fillers {
+        let (pages, name) = (n % 2..n % 2 + 1, format!("filler-{}", n + 1));
+        let call = match n % 2 {
+            0 => Call::Read {
+                file: 0,
+                pages,
+                nowait: false,
+                readahead: false,
+            },
+            _ => Call::Fadvise { file: 0, pages },
         };
-        actors.push(SetupActor::new(&format!("reader-{}", n + 1), vec![read]));
+        actors.push(SetupActor::new(&name, vec![call]));
     }
     let files = vec![SetupFile::cold("A", 2), SetupFile::empty("B", 1)];
-    setup(&format!("crowd-{}", readers + 2), files, actors)
+    setup(&format!("crowd-{}", fillers + 2), files, actors)
 }
 
 /// A read of a cached page beside a write to another one: what the policy makes the reader wait for.

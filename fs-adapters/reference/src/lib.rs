@@ -12,6 +12,7 @@ pub mod draw;
 pub mod explore;
 pub mod hazards;
 pub mod hook;
+pub mod live;
 mod livelock;
 pub mod lockdep;
 pub mod matrix;

@@ -2,9 +2,12 @@
 //! else gets a turn. It really happened: a reader that kept faulting kept a punch on tmpfs from finishing
 //! (commit f00cdc6df7d7). No single schedule of finite length shows it; the graph of all states does.
 
+use std::collections::VecDeque;
+
 use crate::explore::Limits;
 use crate::micro::Micro;
 use crate::model::Model;
+use crate::shortest::Schedule;
 use crate::state::State;
 use crate::step::step;
 use crate::visited::Visited;
@@ -18,9 +21,9 @@ pub(crate) fn possible(model: &Model) -> bool {
         .any(|m| matches!(m, Micro::Again { .. }))
 }
 
-/// A state on such a circle: a strongly connected part of the graph in which some call that is waited for
+/// Such a circle with the way to it, and how many of the steps are the circle: a strongly connected part of the graph in which some call that is waited for
 /// takes a step, and in which every actor that could always take one does.
-pub(crate) fn find(model: &Model, limits: &Limits) -> Option<State> {
+pub(crate) fn find(model: &Model, limits: &Limits) -> Option<Schedule> {
     let graph = Graph::of(model, limits)?;
     let waited: u8 = model
         .programs
@@ -44,13 +47,14 @@ pub(crate) fn find(model: &Model, limits: &Limits) -> Option<State> {
             always &= enabled;
         }
         let fair = always & !moved == 0;
-        (moved & waited != 0 && fair).then(|| graph.state(model, part[0]))
+        (moved & waited != 0 && fair)
+            .then(|| graph.lasso(&part, waited))
+            .flatten()
     })
 }
 
 /// All states and the steps between them. No state is left out: a circle must be a real one.
 struct Graph {
-    visited: Visited,
     edges: Vec<Vec<(u8, u32)>>,
 }
 
@@ -76,11 +80,48 @@ impl Graph {
             }
             edges.push(out);
         }
-        Some(Graph { visited, edges })
+        Some(Graph { edges })
     }
 
-    fn state(&self, model: &Model, n: u32) -> State {
-        State::unpack(model.extent, self.visited.get(n as usize))
+    /// From the first state into the part, and once round it with a step of one who is waited for.
+    fn lasso(&self, part: &[u32], waited: u8) -> Option<Schedule> {
+        let inside = |n: u32| part.binary_search(&n).is_ok();
+        let mut schedule = self.way(0, part[0], |_| true)?;
+        let (from, actor, to) = part.iter().find_map(|n| {
+            let edges = self.edges[*n as usize].iter();
+            let mut steps = edges.filter(|(a, to)| waited & 1 << a != 0 && inside(*to));
+            steps.next().map(|(a, to)| (*n, *a, *to))
+        })?;
+        schedule.extend(self.way(part[0], from, inside)?);
+        schedule.push(actor);
+        schedule.extend(self.way(to, part[0], inside)?);
+        Some(schedule)
+    }
+
+    /// The fewest steps from one state to another through those allowed.
+    fn way(&self, from: u32, to: u32, allowed: impl Fn(u32) -> bool) -> Option<Schedule> {
+        let mut came: Vec<Option<(u32, u8)>> = vec![None; self.edges.len()];
+        let mut todo = VecDeque::from([from]);
+        while let Some(n) = todo.pop_front() {
+            if n == to {
+                let mut schedule = Schedule::new();
+                let mut at = to;
+                while at != from {
+                    let (before, actor) = came[at as usize]?;
+                    schedule.push(actor);
+                    at = before;
+                }
+                schedule.reverse();
+                return Some(schedule);
+            }
+            for (actor, next) in &self.edges[n as usize] {
+                if *next != from && allowed(*next) && came[*next as usize].is_none() {
+                    came[*next as usize] = Some((n, *actor));
+                    todo.push_back(*next);
+                }
+            }
+        }
+        None
     }
 
     /// The strongly connected parts with a circle in them, each sorted: Tarjan's algorithm with its own stack.

@@ -4,6 +4,7 @@
 use crate::anomaly::Anomaly;
 use crate::compile::compile;
 use crate::explore::{Limits, explore};
+use crate::livelock;
 use crate::model::Model;
 use crate::policy::Policy;
 use crate::setup::Setup;
@@ -23,8 +24,8 @@ pub struct Counterexample {
     pub schedule: Schedule,
 }
 
-/// Minimises. Nothing if the anomaly cannot be reached within the limits: what is found in the programs
-/// (lock order) or in circles (livelock) has no last state.
+/// Minimises. Nothing if the anomaly cannot be reached within the limits. A lock order is found in the programs,
+/// so it has no schedule; a livelock's ends where it has gone round once.
 pub fn minimise(
     setup: &Setup,
     policy: &Policy,
@@ -48,7 +49,8 @@ pub fn minimise(
         }
     }
     let schedule = match anomaly {
-        Anomaly::LockOrder | Anomaly::Livelock => Schedule::new(),
+        Anomaly::LockOrder => Schedule::new(),
+        Anomaly::Livelock => livelock::find(&model, limits)?,
         _ => shortest(&model, anomaly, MOST_NODES)?,
     };
     Some(Counterexample {

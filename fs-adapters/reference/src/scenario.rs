@@ -51,6 +51,20 @@ pub fn setup(scenario: &Scenario) -> Result<Setup, NotModelled> {
     })
 }
 
+/// How many calls of the model each operation of each actor has become, in the order of the scenario.
+pub(crate) fn calls_of(scenario: &Scenario) -> Result<Vec<Vec<usize>>, NotModelled> {
+    let round = Round::of(scenario);
+    let count = |op: &Op, role| round.calls(op, role).map(|calls| calls.len());
+    let actors = scenario.actors.iter();
+    let counts = actors.map(|(_, a)| a.ops.iter().map(|op| count(op, a.role)).collect());
+    counts
+        .collect::<Result<_, String>>()
+        .map_err(|why| NotModelled {
+            scenario: scenario.scenario.clone(),
+            why,
+        })
+}
+
 struct Round<'a> {
     s: &'a Scenario,
     /// Bytes of a chunk, and pages of it in the model.

@@ -134,3 +134,19 @@ fn walks_find_what_the_search_finds_and_nothing_else() {
     );
     assert_eq!(walk(&livelock, Choice::Random, 200, 7), None);
 }
+
+#[test]
+fn a_livelock_goes_round_with_steps_of_the_one_who_never_ends() {
+    let least = least(
+        &hazard("punch-endless-faults").unwrap(),
+        "tmpfs-bare",
+        Anomaly::Livelock,
+    );
+    let moments = replay(&least.model, &least.schedule).unwrap();
+    let round = punchbench_reference::draw::round(&moments);
+    let circle = &least.schedule[least.schedule.len() - round..];
+    assert!(
+        round > 0 && circle.contains(&0) && circle.contains(&1),
+        "{circle:?}"
+    );
+}

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod counterexamples;
+mod live;
 mod published;
 mod tables;
 mod trust;

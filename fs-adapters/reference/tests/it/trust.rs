@@ -114,10 +114,15 @@ fn what_was_not_visited_is_not_proved() {
 fn six_actors_on_two_pages_are_visited_whole() {
     let model = model(&crowd(4), &policy("invalidate-lock"));
     let result = explore(&model, &Limits::default());
-    assert!(result.proved(), "{:?}", result.found.keys());
-    assert_eq!(model.alike, [vec![2, 3, 4, 5]]);
+    assert!(
+        result.proved(),
+        "{} states in {:?}",
+        result.states,
+        result.time
+    );
     println!(
         "six actors: {} states, {:?}, {:.0} B",
         result.states, result.time, result.bytes_per_state
     );
+    assert_eq!(model.alike, [vec![2, 4], vec![3, 5]]);
 }
