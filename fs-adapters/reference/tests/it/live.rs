@@ -27,6 +27,7 @@ fn run(live: &Live, scenario: Scenario, rounds: u64) -> (RaceReport, Verdict, St
             rounds: Some(rounds),
         },
         cpus: Vec::new(),
+        prepared: false,
     };
     let report = race(&spec, live, Host::Thread, &mut |_| {}).unwrap();
     let (word, why) = verdict(
