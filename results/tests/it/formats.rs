@@ -130,7 +130,7 @@ fn kcidb_accepts_the_submission() {
                  kcidb_io.schema.V5_3.validate(data)\n\
                  assert len(data['tests']) == 9\n";
     let done = Command::new(&python)
-        .args(["-c", &check])
+        .args(["-c", check])
         .arg(&path)
         .output()
         .unwrap();
