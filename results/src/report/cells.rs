@@ -9,7 +9,7 @@ use super::{Issue, told};
 use crate::diagram::{Diagram, Row as Step};
 use crate::table::{Block, Cell, Mark, Summary, Words};
 use crate::text::clean;
-use crate::{Record, Violation};
+use crate::{Phase, Record, Violation};
 
 /// Violations told in full of a cell.
 const TOLD_MAX: usize = 1;
@@ -274,18 +274,28 @@ fn diagram(record: &Record) -> Option<Diagram> {
     }
     let v = record.violations.first()?;
     let [begin, end, op_begin, op_end] = v.clock;
-    if op_begin == 0 && op_end == 0 {
+    let (called, returned) = ("is called".to_owned(), "returns".to_owned());
+    let (looks, saw) = ("begins to look".to_owned(), format!("has seen {}", v.got));
+    let timed = op_begin != 0 || op_end != 0;
+    if !timed && v.phase == Phase::Race {
         return None;
     }
+    // What is looked at after the race has no clock, and needs none: everybody had returned.
+    let ticks = if timed {
+        [op_begin, op_end, begin, end]
+    } else {
+        [0, 1, 2, 3]
+    };
     let mut moments = [
-        (op_begin, 0, "is called".to_owned()),
-        (op_end, 0, "returns".to_owned()),
-        (begin, 1, "begins to look".to_owned()),
-        (end, 1, format!("has seen {}", v.got)),
+        (ticks[0], 0, called),
+        (ticks[1], 0, returned),
+        (ticks[2], 1, looks),
+        (ticks[3], 1, saw),
     ];
     moments.sort_by_key(|(tick, ..)| *tick);
-    let row = |(tick, actor, what): (u64, usize, String)| {
-        Step::new(actor, what).margin(format!("tick {tick}"))
+    let row = |(tick, actor, what): (u64, usize, String)| match timed {
+        true => Step::new(actor, what).margin(format!("tick {tick}")),
+        false => Step::new(actor, what),
     };
     Some(Diagram {
         columns: vec!["the operation".to_owned(), format!("{}, looking", v.actor)],
