@@ -283,16 +283,18 @@ impl Mounted {
         self.abilities.of(capability)
     }
 
-    /// Whether every filler of a scenario can bring something in here: without a page cache, only what maps can.
+    /// Whether every filler of a scenario can bring something in here, and be seen to: without a page cache, only
+    /// loads from a mapping can (nothing tells from outside what MADV_POPULATE_READ mapped).
     pub fn can_fill(&self, scenario: &Scenario) -> Result<(), String> {
-        let maps = |actor: &Actor| actor.ops.iter().any(Op::maps);
+        let loads = |op: &Op| op.maps() && op.observes();
+        let maps = |actor: &Actor| actor.ops.iter().any(loads);
         let mut fillers = scenario
             .actors
             .iter()
             .filter(|(_, a)| a.role == Role::Filler);
         match fillers.find(|(_, actor)| self.target.profile.is_dax() && !maps(actor)) {
             Some((name, _)) => Err(format!(
-                "{} has no page cache for the {name} to fill: only mappings are raced",
+                "{} has no page cache for the {name} to fill: only loads from mappings are raced",
                 self.target
             )),
             None => Ok(()),
