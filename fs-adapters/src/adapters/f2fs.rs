@@ -104,8 +104,7 @@ fn checkpoints(head: &[u8; 4096]) -> Option<Vec<Range<u64>>> {
     };
     // log_blocksize, cp_blkaddr, and sit_blkaddr, which is what comes next.
     let (bits, start, end) = (u32_at(16), u32_at(76), u32_at(80));
-    (u32_at(0) == MAGIC && start < end)
-        .then(|| vec![start << bits..end << bits])
+    (u32_at(0) == MAGIC && start < end).then(|| vec![start << bits..end << bits])
 }
 
 #[cfg(test)]
