@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use punchbench_race::plan::Plan;
 use punchbench_race::subject::Extent;
 use punchbench_race::{
     Call, DirectIo, FileId, Look, Outcome, Stage, Subject, SubjectError, Subjects,
@@ -66,8 +67,7 @@ pub struct Live(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     model: Model,
-    /// Bytes of a chunk.
-    chunk: u64,
+    layout: Layout,
     /// By the scenario's number of a file: which file of the model it is; none for a witness.
     files: Vec<Option<usize>>,
     /// What the files held when the pass began.
@@ -78,6 +78,40 @@ struct Shared {
     bodies: Vec<Option<(usize, usize)>>,
     windows: RwLock<Vec<Mutex<Window>>>,
     seed: u64,
+}
+
+/// Which pages of the files are one chunk: rounds keep guard pages between them, which are alone.
+#[derive(Debug)]
+struct Layout {
+    /// Of each page: its window, and which page of that it is.
+    pages: Vec<(usize, usize)>,
+    /// Of each window: its first byte.
+    starts: Vec<u64>,
+}
+
+impl Layout {
+    fn of(plan: &Plan, size: u64) -> Layout {
+        let pages = (size / PAGE) as usize;
+        let mut layout = Layout {
+            pages: vec![(usize::MAX, 0); pages],
+            starts: Vec::new(),
+        };
+        for chunk in (0..plan.rounds).map(|round| plan.chunk(round)) {
+            let window = layout.starts.len();
+            layout.starts.push(chunk.start);
+            for (n, page) in (chunk.start / PAGE..chunk.end / PAGE).enumerate() {
+                layout.pages[page as usize] = (window, n);
+            }
+        }
+        for page in (0..pages)
+            .filter(|p| layout.pages[*p].0 == usize::MAX)
+            .collect::<Vec<_>>()
+        {
+            layout.pages[page] = (layout.starts.len(), 0);
+            layout.starts.push(page as u64 * PAGE);
+        }
+        layout
+    }
 }
 
 /// One chunk.
@@ -102,6 +136,11 @@ impl Live {
         }
         let setup = setup(scenario)?;
         let chunk = scenario.round.chunk.bytes(GEOMETRY);
+        let plan = Plan::new(scenario, GEOMETRY).map_err(|e| beyond(&e.to_string()))?;
+        let size = scenario
+            .files
+            .get(&scenario.round.on)
+            .map_or(0, |f| f.size.bytes(GEOMETRY));
         if setup.files.iter().any(|f| f.room as u64 * PAGE != chunk) {
             return Err(beyond("its chunk has more pages than the model"));
         }
@@ -125,7 +164,7 @@ impl Live {
             Some((file, slot - model.files[file].first))
         });
         Ok(Live(Arc::new(Shared {
-            chunk,
+            layout: Layout::of(&plan, size),
             files: files.collect(),
             bytes: setup.files.iter().map(|_| RwLock::default()).collect(),
             scripts: scripts(&model, &calls_of(scenario)?),
@@ -193,14 +232,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Shared {
     /// The bytes of a page, from `offset` in it on.
-    fn fill(&self, window: &Window, chunk: u64, value: Value, offset: usize, buf: &mut [u8]) {
+    fn fill(&self, window: &Window, start: u64, value: Value, offset: usize, buf: &mut [u8]) {
         match self.bodies[usize::from(value.body())] {
             None => buf.fill(0),
             Some((file, page)) => {
                 let bytes = self.bytes[file]
                     .read()
                     .unwrap_or_else(PoisonError::into_inner);
-                let at = (chunk * self.chunk) as usize + page * PAGE as usize + offset;
+                let at = start as usize + page * PAGE as usize + offset;
                 buf.copy_from_slice(&bytes[at..at + buf.len()]);
             }
         }
@@ -223,9 +262,9 @@ impl Shared {
     /// The window of a byte, and where it begins.
     fn with<R>(&self, at: u64, body: impl FnOnce(u64, &mut Window) -> R) -> Option<R> {
         let windows = self.windows.read().unwrap_or_else(PoisonError::into_inner);
-        let chunk = at / self.chunk;
-        let window = windows.get(chunk as usize)?;
-        Some(body(chunk, &mut lock(window)))
+        let (window, _) = *self.layout.pages.get((at / PAGE) as usize)?;
+        let start = self.layout.starts[window];
+        Some(body(start, &mut lock(windows.get(window)?)))
     }
 
     /// The slots of a range, each with its offset in the file.
@@ -234,7 +273,8 @@ impl Shared {
         let pages = (range.start / PAGE)..range.end.div_ceil(PAGE);
         pages.filter_map(move |page| {
             let at = page * PAGE;
-            Some((at, first? + (at % self.chunk / PAGE) as usize))
+            let (_, page) = *self.layout.pages.get(page as usize)?;
+            Some((at, first? + page))
         })
     }
 }
@@ -307,8 +347,8 @@ impl LiveActor {
                 break;
             }
             let part = &mut buf[done as usize..(done + n) as usize];
-            self.shared.with(at, |chunk, w| {
-                self.shared.fill(w, chunk, value, offset as usize, part)
+            self.shared.with(at, |start, w| {
+                self.shared.fill(w, start, value, offset as usize, part)
             });
             done += n;
         }
@@ -437,7 +477,7 @@ impl Subject for LiveActor {
         for (page, slot) in self.shared.slots(file, at..end).collect::<Vec<_>>() {
             let (from, to) = (page.max(at), (page + PAGE).min(end));
             let part = &mut buf[(from - at) as usize..(to - at) as usize];
-            self.shared.with(page, |chunk, w| {
+            self.shared.with(page, |start, w| {
                 let cached = w.state.pages[slot];
                 let value = match (how, cached.is(flag::PRESENT | flag::UPTODATE)) {
                     (Look::Read | Look::Mapping, true) => cached.value,
@@ -452,7 +492,7 @@ impl Subject for LiveActor {
                     };
                 }
                 self.shared
-                    .fill(w, chunk, value, (from - page) as usize, part);
+                    .fill(w, start, value, (from - page) as usize, part);
             });
         }
         Outcome {
@@ -547,12 +587,12 @@ impl Stage for LiveStage {
                 words: Default::default(),
             })
         };
-        let chunks = size / self.0.chunk;
+        let windows = self.0.layout.starts.len();
         *self
             .0
             .windows
             .write()
-            .unwrap_or_else(PoisonError::into_inner) = (0..chunks).map(|_| window()).collect();
+            .unwrap_or_else(PoisonError::into_inner) = (0..windows).map(|_| window()).collect();
         Ok(())
     }
 
