@@ -418,7 +418,7 @@ impl Run<'_> {
             }
             Micro::WriteFolio { page } => {
                 let value = self.page(page).value;
-                self.to_disk(page, value);
+                self.put_on_disk(page, value);
                 To::Next
             }
             Micro::EndWriteback { page } => {
@@ -426,7 +426,7 @@ impl Run<'_> {
                 To::Next
             }
             Micro::DioWrite { page, value } => {
-                self.to_disk(page, value);
+                self.put_on_disk(page, value);
                 To::Next
             }
             _ => To::Blocked,
@@ -434,7 +434,7 @@ impl Run<'_> {
     }
 
     /// A write reaches the device at the block that get_block found: it had better still be the page's.
-    fn to_disk(&mut self, page: u8, value: Value) {
+    fn put_on_disk(&mut self, page: u8, value: Value) {
         let found = std::mem::take(&mut self.s.actors[self.a].block) & !UNWRITTEN;
         let at = usize::from(page);
         if found == 0 {
