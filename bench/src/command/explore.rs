@@ -232,7 +232,7 @@ fn replay(text: &str, policies: &[Policy]) -> anyhow::Result<u8> {
     let setup = subject.into_iter().find_map(|s| s.setup.ok());
     let models = setup
         .iter()
-        .flat_map(|s| punchbench_reference::minimise::all_smaller(s));
+        .flat_map(punchbench_reference::minimise::all_smaller);
     let model = models
         .filter_map(|s| compile(&s, policy).ok())
         .find(|m| token.fits(m).is_ok());
