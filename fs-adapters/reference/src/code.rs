@@ -86,11 +86,11 @@ impl<'a> Code<'a> {
 
     /// As a jump's target.
     pub(crate) fn to(&mut self, label: Label) -> u8 {
-        self.lead_past(label, &[])
+        self.past(label, &[])
     }
 
     /// As a jump's target, with something to do on the way.
-    pub(crate) fn lead_past(&mut self, label: Label, first: &[Micro]) -> u8 {
+    pub(crate) fn past(&mut self, label: Label, first: &[Micro]) -> u8 {
         if self.held.len() == label.depth && first.is_empty() {
             return label.id;
         }

@@ -87,11 +87,13 @@ pub fn draw(model: &Model, anomaly: Anomaly, schedule: &[u8]) -> Result<Diagram,
     if !because.is_empty() {
         closing.push(format!("because {because}"));
     }
-    let (steps, switches) = (schedule.len(), switches(schedule));
-    closing.push(format!(
-        "{steps} steps, {switches} context switches; {}",
-        Token::of(model, schedule)
-    ));
+    if !schedule.is_empty() {
+        let (steps, switches) = (schedule.len(), switches(schedule));
+        closing.push(format!(
+            "{steps} steps, {switches} context switches; {}",
+            Token::of(model, schedule)
+        ));
+    }
     Ok(Diagram {
         columns: columns.collect(),
         rows: rows.collect(),

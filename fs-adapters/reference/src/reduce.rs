@@ -77,12 +77,12 @@ fn rename(model: &Model, state: &mut State, to: &[usize; 8]) {
         0 => 0,
         id => (to[usize::from(id) - 1] as u8 + 1) | o & flags,
     };
-    for (actor, &place) in to.iter().enumerate().take(model.extent.actors) {
+    for (actor, place) in to.iter().enumerate().take(model.extent.actors) {
         let mut moved = old.actors[actor];
         if moved.op != 0 {
-            moved.op = moved.op - base(model, actor) + base(model, place);
+            moved.op = moved.op - base(model, actor) + base(model, *place);
         }
-        state.actors[place] = moved;
+        state.actors[*place] = moved;
     }
     for page in &mut state.pages[..model.extent.pages] {
         page.locker = owner(page.locker, 0);

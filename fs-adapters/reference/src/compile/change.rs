@@ -173,7 +173,7 @@ impl Compiler<'_> {
         code.region(Hook::Write, &[self.at(page)], |code| {
             let exists = code.to(out);
             code.push(Micro::AddFolio { page, exists });
-            let none = code.lead_past(out, &[Micro::UnlockFolio { page }]);
+            let none = code.past(out, &[Micro::UnlockFolio { page }]);
             code.push(Micro::Allocate { page, none });
             code.push(Micro::UnlockFolio { page });
             code.region(Hook::FailedWrite, &[self.at(page)], |code| {

@@ -239,7 +239,7 @@ impl Compiler<'_> {
         });
         let gone = code.to(find);
         code.push(Micro::LockFolio { page, gone });
-        let not = code.lead_past(fill, &[unlock]);
+        let not = code.past(fill, &[unlock]);
         code.push(Micro::TestUptodate { page, not });
         code.goto(locked);
         code.place(fill);
@@ -265,7 +265,7 @@ impl Compiler<'_> {
             code.place(done);
         });
         code.place(locked);
-        let outside = code.lead_past(beyond, &[unlock]);
+        let outside = code.past(beyond, &[unlock]);
         code.push(Micro::CheckSize {
             page,
             beyond: outside,

@@ -65,13 +65,13 @@ impl Compiler<'_> {
                 self.compare_page(code, with);
                 let gone = code.to(again);
                 code.push(Micro::LockFolio { page, gone });
-                let gone = code.lead_past(again, &[Micro::UnlockFolio { page }]);
+                let gone = code.past(again, &[Micro::UnlockFolio { page }]);
                 code.push(Micro::LockFolio { page: with, gone });
                 let unlock = [
                     Micro::UnlockFolio { page },
                     Micro::UnlockFolio { page: with },
                 ];
-                let differs = code.lead_past(out, &unlock);
+                let differs = code.past(out, &unlock);
                 code.push(Micro::Compare {
                     page,
                     with,

@@ -65,7 +65,7 @@ impl Compiler<'_> {
                 let gone = code.to(out);
                 code.push(Micro::LockFolio { page, gone });
                 code.push(Micro::WaitWriteback { page });
-                let clean = code.lead_past(out, &[Micro::UnlockFolio { page }]);
+                let clean = code.past(out, &[Micro::UnlockFolio { page }]);
                 code.push(Micro::StartWriteback { page, clean });
                 code.push(Micro::GetBlockWrite { page, copy: true });
                 code.push(Micro::UnlockFolio { page });
