@@ -105,8 +105,8 @@ impl<'a> MountedGrip<'a> {
         let opened = File::open(path).map_err(failed(&format!("open {}", path.display())))?;
         let found = place::of_file(self.mounted, &opened, range)?;
         if found.is_empty() {
-            let why = format!("{} has no blocks there", path.display());
-            return Err(GripError::Failed(why));
+            let why = "the file has no blocks of the device there, as far as FIEMAP tells";
+            return Err(GripError::Unsupported(why.to_owned()));
         }
         Ok(found)
     }

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use super::{ext4, xfs};
 use crate::adapter::{Adapter, Over, Stacked, Store, Target};
-use crate::profile::{BASE, Profile};
+use crate::home::Home;
+use crate::profile::{BASE, Profile, ProfileError, Seen};
 use crate::reuse::Reuse;
 
 const PROFILES: &[Profile] = &[
@@ -41,6 +42,17 @@ impl Adapter for Overlay {
 
     fn store(&self) -> Store<'_> {
         Store::Stacked(self)
+    }
+
+    fn prove(&self, profile: &Profile, seen: &Seen<'_>) -> Result<Option<String>, ProfileError> {
+        let wanted = self.below(profile).adapter.name();
+        match seen.home {
+            Home::Layer(below) if below.driver() != wanted => Err(ProfileError::not_so(
+                format!("a layer over {wanted}"),
+                format!("it lies over {}", below.driver()),
+            )),
+            _ => Ok(None),
+        }
     }
 
     fn reuse(&self, profile: &Profile, _driver: &str) -> Reuse {

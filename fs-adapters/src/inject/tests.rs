@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use punchbench_race::stamp::{BACKGROUND, Stamps};
 use punchbench_race::{Call, DirectIo, Look, Outcome, Stage, Subject, Subjects, Usage};
-use punchbench_scenarios::{Op, RangeExpr, ReadArgs, Role, Scenario, WriteArgs};
+use punchbench_scenarios::{CopyArgs, Op, RangeExpr, ReadArgs, Role, Scenario, WriteArgs};
 use tempfile::TempDir;
 
 use super::liar::{NEVER, PATIENCE};
@@ -43,10 +43,16 @@ fn rich() -> Scenario {
         direct: false,
         readahead: false,
     });
+    let into = Op::ReadInto(CopyArgs {
+        file: "victim".into(),
+        range: RangeExpr::chunk(),
+        from: "other".into(),
+    });
     let storer = vec![Op::Store(on("victim")), write("victim")];
     rich.actors.0.extend([
         ("storer".into(), actor(Role::Dirtier, storer)),
         ("nowaiter".into(), actor(Role::Filler, vec![nowait])),
+        ("mapper".into(), actor(Role::Dirtier, vec![into])),
     ]);
     rich
 }
@@ -133,6 +139,7 @@ fn a_scenario_that_gives_nothing_to_lie_about_is_refused() {
         "wait",
         "drop-store",
         "drop-write",
+        "cut-short",
         "change-witness",
         "never-overlap:nobody",
     ] {
