@@ -1,9 +1,6 @@
 //! The filesystems that punchbench races on: one adapter each, set up on a loop device, a device, in memory
 //! or in a directory; and the subject that carries out a scenario's operations on them by system calls.
 
-// A list of ranges of a device may well have one.
-#![allow(clippy::single_range_in_vec_init)]
-
 pub mod adapter;
 pub mod adapters;
 pub mod device;
