@@ -1,7 +1,7 @@
 //! Whether a rate has changed, or chance and a busy machine made it look so.
 //!
 //! The rounds of a trial are not independent: what else the machine does moves the rate of all of them. Measured:
-//! repeats of one trial on one kernel differ by far more than binomial chance (results/tables/measurements.md), so
+//! repeats of one trial on one kernel differ by far more than binomial chance (bench/docs/RESULTS.md), so
 //! a plain test of two proportions would raise a false alarm every night. Here a logarithm of a rate has two
 //! variances: that of counting (one over the violations), and the spread between runs, which is never taken for
 //! smaller than [`SPREAD_LEAST`] and is raised to what the runs at hand show. The significance of all compared
