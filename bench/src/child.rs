@@ -13,10 +13,10 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use punchbench_fs::Tag;
 use punchbench_fs::tag;
-use punchbench_fs::{Privilege, Tag};
-use punchbench_results::{Record, Verdict};
-use punchbench_sys::namespaces::{Isolated, IsolatedChild};
+use punchbench_results::{Record, Verdict, is_control};
+use punchbench_sys::namespaces::{Isolated, IsolatedChild, Namespaces};
 
 use crate::cli;
 use crate::dmesg::KernelLog;
@@ -91,7 +91,11 @@ impl Child {
             stdin: orders_read.as_fd(),
             log: log.as_fd(),
             events: events_write.as_fd(),
-            user: Privilege::current() == Privilege::User,
+            // The reference mounts nothing and starts nothing.
+            namespaces: match is_control(&spec.target) {
+                true => Namespaces::Shared,
+                false => Namespaces::own(),
+            },
         }
         .spawn()?;
         fcntl(&events, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use punchbench_fs::Target;
+use punchbench_fs::Target as Mounted;
 use punchbench_guest::init::RECORDS_PATH;
 use punchbench_guest::{GuestRun, Kernel, KernelSpec, News};
 use punchbench_results::Record;
@@ -170,8 +170,10 @@ fn guest(
             option("--scenario", in_guest(trial, &mut files)?);
         }
     }
-    // A part of the plan is named pair by pair, so that the guest makes the same part in the same order.
-    if args.shard.is_some() || !args.pick.is_empty() {
+    // What is no product of targets and scenarios is named pair by pair, so that the guest makes the same plan in
+    // the same order.
+    let whole = args.shard.is_none() && args.pick.is_empty();
+    if !whole || plan.iter().any(|t| t.target.mounted().is_none()) {
         let mut pairs: Vec<String> = plan.iter().map(Trial::pair).collect();
         pairs.dedup();
         option("--pick", pairs.join(","));
@@ -213,6 +215,8 @@ fn guest(
         .collect();
     modules.sort_unstable();
     modules.dedup();
+    let mounted = plan.iter().filter_map(|t| t.target.mounted());
+    let is_dax = mounted.into_iter().any(|t| t.profile.is_dax());
     let trials = u32::try_from(plan.len() - from)?;
     Ok(GuestRun {
         kernel: kernel.clone(),
@@ -221,11 +225,7 @@ fn guest(
         tools,
         files,
         modules,
-        pmem_mib: if plan.iter().any(|t| t.target.profile.is_dax()) {
-            PMEM_MIB
-        } else {
-            0
-        },
+        pmem_mib: if is_dax { PMEM_MIB } else { 0 },
         memory_mib: args.memory,
         boot: BOOT,
         cpus: CPUS,
@@ -258,7 +258,7 @@ fn take_in(
     reporter: &mut Reporter,
 ) -> anyhow::Result<()> {
     let mut record: Record = serde_json::from_str(line)?;
-    if let Ok(target) = Target::parse(&record.target) {
+    if let Ok(target) = Mounted::parse(&record.target) {
         gaps.judge(&target, &mut record);
         blank::judge_expectation(&mut record);
     }

@@ -85,7 +85,7 @@ mod tests {
         let trial = plan::tests::one(&format!("--fs {fs} --scenario punch-while-read"));
         let mut record = blank::record(&trial);
         (record.verdict, record.reason) = (verdict, NO_DRIVER.to_owned());
-        gaps.judge(&trial.target, &mut record);
+        gaps.judge(&trial.target.mounted().unwrap(), &mut record);
         record
     }
 

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use punchbench_results::Source;
 use punchbench_results::table::Mark;
+use punchbench_results::{Source, is_control};
 
 /// Nights that count as lately.
 const LATELY: usize = 3;
@@ -37,6 +37,8 @@ pub struct Knowledge {
 /// Why a trial was chosen; the order is the order of choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Why {
+    /// It shows that the bench can tell: a part of every night.
+    Control,
     /// No night has a record of it.
     NeverRun,
     /// It was run, and never exercised.
@@ -53,6 +55,7 @@ impl Why {
     /// The words for it.
     pub fn words(self) -> &'static str {
         match self {
+            Why::Control => "a control",
             Why::NeverRun => "never run",
             Why::NeverExercised => "never exercised",
             Why::Changed => "changed lately",
@@ -117,6 +120,15 @@ impl Knowledge {
     }
 
     fn candidate(&self, kernel: Option<&str>, pair: String, racing: f64) -> Candidate {
+        let is_control = pair.split_once('@').is_some_and(|(_, t)| is_control(t));
+        if is_control {
+            return Candidate {
+                pair,
+                why: Why::Control,
+                age: 0,
+                seconds: racing + SET_UP,
+            };
+        }
         let place = (kernel.map(str::to_owned), pair.clone());
         let Some(past) = self.cells.get(&place) else {
             return Candidate {
@@ -216,6 +228,8 @@ mod tests {
                 ("lacks", Verdict::Unsupported),
             ]),
         ];
+        let control = Knowledge::of(&nights).order(None, vec!["a@reference:none".to_owned()], 2.0);
+        assert!(control[0].why < Why::NeverRun);
         let ordered = order(&nights, &["fresh", "lacks", "old", "flip", "thin", "never"]);
         let expected = [
             ("never", Why::NeverRun),

@@ -4,12 +4,16 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use punchbench_fs::adapter::{Store, Target, TargetError};
+use punchbench_fs::adapter::{self, Store, TargetError};
 use punchbench_scenarios::{Scenario, catalog, load_file, matches_glob};
 use rand_xoshiro::SplitMix64;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
 use crate::cli::RunArgs;
+use crate::target::Target;
+
+/// What every run over all filesystems races on the reference without and with the lock, to show that it can tell.
+const CONTROL: &str = "punch-while-read";
 
 /// Seconds of racing where nothing else was asked for.
 const SECONDS: f64 = 2.0;
@@ -120,17 +124,12 @@ pub fn racing(args: &RunArgs) -> Racing {
 /// Makes the plan; it is empty only for a shard or a pick.
 pub fn make(args: &RunArgs, seed: u64) -> Result<Vec<Trial>, PlanError> {
     let scenarios = scenarios(&args.scenario)?;
-    let mut plan = Vec::new();
+    let mut plan = controls(args, seed);
     for target in targets(args)? {
         for (scenario, typed) in &scenarios {
             for repeat in 0..args.repeat {
-                plan.push(trial(
-                    args,
-                    scenario,
-                    typed,
-                    target,
-                    seed_of_repeat(seed, repeat),
-                ));
+                let seed = seed_of_repeat(seed, repeat);
+                plan.push(trial(args, scenario, typed, target.clone(), seed));
             }
         }
     }
@@ -141,6 +140,18 @@ pub fn make(args: &RunArgs, seed: u64) -> Result<Vec<Trial>, PlanError> {
         plan.retain(|trial| shard.has(&trial.id));
     }
     Ok(plan)
+}
+
+/// The controls of a run that was not told what to race on.
+fn controls(args: &RunArgs, seed: u64) -> Vec<Trial> {
+    let told = !args.fs.is_empty() || args.in_dir.is_some() || args.device.is_some();
+    if told || args.inject.is_some() {
+        return Vec::new();
+    }
+    let scenario = catalog().into_iter().find(|s| s.scenario == CONTROL);
+    let scenario = scenario.expect("a built-in scenario");
+    let on = |target| trial(args, &scenario, CONTROL, target, seed);
+    Target::controls().into_iter().map(on).collect()
 }
 
 /// The trials of `scenario@target` pairs, in the order of these.
@@ -279,17 +290,17 @@ pub fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<S
 
 /// The targets asked for, once each; all local ones (or those that the options leave) if none was.
 fn targets(args: &RunArgs) -> Result<Vec<Target>, PlanError> {
-    let is_dir = |t: &Target| matches!(t.adapter.store(), Store::Directory);
-    let is_device = Target::is_on_device;
-    let wanted = |t: &Target| match (&args.in_dir, &args.device) {
+    let is_dir = |t: &adapter::Target| matches!(t.adapter.store(), Store::Directory);
+    let wanted = |t: &adapter::Target| match (&args.in_dir, &args.device) {
         (Some(_), _) => is_dir(t),
-        (None, Some(_)) => is_device(t),
+        (None, Some(_)) => t.is_on_device(),
         (None, None) => !is_dir(t),
     };
     let mut found: Vec<Target> = Vec::new();
     for name in &args.fs {
         let target = Target::parse(name.trim())?;
-        if !wanted(&target) {
+        let mounted = target.mounted();
+        if !mounted.as_ref().is_none_or(wanted) {
             let contradict =
                 |option, why| PlanError::Contradiction(format!("--fs {target}"), option, why);
             return Err(match (&args.in_dir, &args.device) {
@@ -300,18 +311,18 @@ fn targets(args: &RunArgs) -> Result<Vec<Target>, PlanError> {
                 (None, None) => PlanError::NoDirectory,
             });
         }
-        if args.all_profiles && target.profile.name.is_empty() {
-            let of_it = |t: &Target| t.adapter.name() == target.adapter.name();
-            found.extend(Target::all(true).into_iter().filter(of_it));
-        } else {
-            found.push(target);
+        match mounted {
+            Some(t) if args.all_profiles && t.profile.name.is_empty() => {
+                let of_it = |p: &adapter::Target| p.adapter.name() == t.adapter.name();
+                let all = adapter::Target::all(true).into_iter().filter(of_it);
+                found.extend(all.map(Target::Mounted));
+            }
+            _ => found.push(target),
         }
     }
     if args.fs.is_empty() {
-        found = Target::all(args.all_profiles)
-            .into_iter()
-            .filter(wanted)
-            .collect();
+        let all = adapter::Target::all(args.all_profiles).into_iter();
+        found = all.filter(wanted).map(Target::Mounted).collect();
     }
     let mut once: Vec<Target> = Vec::new();
     for target in found {
@@ -401,6 +412,26 @@ pub(crate) mod tests {
         assert!(error.contains("did you mean `ext4`"), "{error}");
         assert!(make(&args("--fs dir"), 1).is_err());
         assert!(make(&args("--fs ext4 --in /tmp"), 1).is_err());
+    }
+
+    #[test]
+    fn a_run_that_is_not_told_on_what_brings_its_controls() {
+        let controls = |words| {
+            let plan = make(&args(words), 7).unwrap();
+            let controls = plan.iter().filter(|t| t.target.mounted().is_none());
+            controls.map(Trial::pair).collect::<Vec<_>>()
+        };
+        let both = [
+            "punch-while-read@reference:none",
+            "punch-while-read@reference:invalidate-lock",
+        ];
+        assert_eq!(controls(""), both);
+        assert_eq!(controls("--scenario collapse-* --repeat 3"), both);
+        assert_eq!(controls("--kernel debian:bookworm"), both);
+        for told in ["--fs ext4", "--in /tmp", "--device /dev/loop9"] {
+            assert_eq!(controls(told), [""; 0], "{told}");
+        }
+        assert_eq!(make(&args("--fs reference:glock"), 7).unwrap().len(), 13);
     }
 
     #[test]

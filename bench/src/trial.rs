@@ -15,7 +15,7 @@ use punchbench_fs::inject::{InjectedSubjects, Injection};
 use punchbench_fs::subject::SyscallSubjects;
 use punchbench_fs::{
     Ballast, DeviceChoice, FsckResult, Mounted, MountedGrip, Privilege, Reuse, SetUp, SetUpError,
-    Tag, Target,
+    Tag,
 };
 use punchbench_race::stamp::{BACKGROUND, Stamps};
 use punchbench_race::trial::{
@@ -23,10 +23,14 @@ use punchbench_race::trial::{
 };
 use punchbench_race::verdict::verdict;
 use punchbench_race::{DirectIo, GripError, Host, Subjects};
+use punchbench_reference::Policy;
+use punchbench_reference::live::NotLive;
 use punchbench_results::{Phase as Seen, Record, Verdict, Via, Violation, Where};
-use punchbench_scenarios::{Content, Op, Role, Step};
+use punchbench_scenarios::{Content, Geometry, Op, Role, Step};
 use punchbench_sys::namespaces::inherited_events;
 
+use crate::reference;
+use crate::target::Target;
 use crate::wire::{Message, Phase, Spec};
 
 /// At least this long between two words about progress.
@@ -100,6 +104,15 @@ impl Link {
         self.tell(&Message::Phase(phase))
     }
 
+    /// Waits until no other trial races.
+    fn turn(&mut self, spec: &Spec) -> io::Result<()> {
+        if spec.takes_turns {
+            self.phase(Phase::Turn)?;
+            self.orders.read_line(&mut String::new())?;
+        }
+        Ok(())
+    }
+
     /// Only what has changed: the watchdog takes every word for a sign of life.
     fn event(&mut self, event: Event) -> io::Result<()> {
         match event {
@@ -138,6 +151,12 @@ impl From<SetUpError> for Stop {
     }
 }
 
+impl From<NotLive> for Stop {
+    fn from(error: NotLive) -> Stop {
+        Stop::Unsupported(error.to_string())
+    }
+}
+
 impl From<io::Error> for Stop {
     fn from(error: io::Error) -> Stop {
         Stop::Bench(error.to_string())
@@ -155,7 +174,10 @@ fn attempt(spec: &Spec, record: &mut Record, link: &mut Link) -> Result<(), Stop
         .map(Injection::parse)
         .transpose()
         .map_err(bench)?;
-    let target = Target::parse(&spec.target).map_err(bench)?;
+    let target = match Target::parse(&spec.target).map_err(bench)? {
+        Target::Mounted(target) => target,
+        Target::Reference(_, policy) => return on_reference(spec, &policy, record, link),
+    };
     let tag =
         Tag::from_environment().ok_or_else(|| Stop::Bench("started without a tag".to_owned()))?;
     link.phase(Phase::Mkfs)?;
@@ -182,21 +204,7 @@ fn attempt(spec: &Spec, record: &mut Record, link: &mut Link) -> Result<(), Stop
     for name in mounted.device_names() {
         link.tell(&Message::Device(name))?;
     }
-    let mut trial = TrialSpec {
-        scenario: spec.scenario.clone(),
-        geometry: mounted.units(),
-        seed: spec.data_seed,
-        nonce: spec.nonce,
-        limits: Limits {
-            time: spec
-                .seconds
-                .map(|(least, _)| Duration::from_secs_f64(least)),
-            most: spec.seconds.map(|(_, most)| Duration::from_secs_f64(most)),
-            rounds: spec.rounds,
-        },
-        cpus: Vec::new(),
-        prepared: false,
-    };
+    let mut trial = trial_spec(spec, mounted.units());
     let direct = prepared(spec, &mut trial, &mut mounted)?;
     if spec.scenario.is_staged() {
         mounted.be_lazy()?;
@@ -211,10 +219,7 @@ fn attempt(spec: &Spec, record: &mut Record, link: &mut Link) -> Result<(), Stop
         ),
         None => Box::new(honest),
     };
-    if spec.takes_turns {
-        link.phase(Phase::Turn)?;
-        link.orders.read_line(&mut String::new())?;
-    }
+    link.turn(spec)?;
     let counter = folio_counter(spec, &tag, &mounted, record);
     let mut on_event = |event| {
         if let Some(counter) = &counter {
@@ -249,6 +254,43 @@ fn attempt(spec: &Spec, record: &mut Record, link: &mut Link) -> Result<(), Stop
     }
     link.phase(Phase::CleanUp)?;
     drop(mounted);
+    Ok(())
+}
+
+fn trial_spec(spec: &Spec, geometry: Geometry) -> TrialSpec {
+    TrialSpec {
+        scenario: spec.scenario.clone(),
+        geometry,
+        seed: spec.data_seed,
+        nonce: spec.nonce,
+        limits: Limits {
+            time: spec
+                .seconds
+                .map(|(least, _)| Duration::from_secs_f64(least)),
+            most: spec.seconds.map(|(_, most)| Duration::from_secs_f64(most)),
+            rounds: spec.rounds,
+        },
+        cpus: Vec::new(),
+        prepared: false,
+    }
+}
+
+/// The same on the reference: nothing to mount, nothing to mount again.
+fn on_reference(
+    spec: &Spec,
+    policy: &Policy,
+    record: &mut Record,
+    link: &mut Link,
+) -> Result<(), Stop> {
+    let live = reference::set_up(spec, policy)?;
+    link.turn(spec)?;
+    let mut on_event = |event| {
+        // A runner that is gone takes this process with it.
+        let _ = link.event(event);
+    };
+    let trial = trial_spec(spec, live.geometry());
+    let report = race(&trial, &live, Host::Thread, &mut on_event).map_err(bench)?;
+    reference::conclude(&live, spec, report, record);
     Ok(())
 }
 

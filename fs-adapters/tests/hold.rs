@@ -30,7 +30,7 @@ use punchbench_fs::{FsckResult, Mounted, Privilege, SetUp, SetUpError, Tag, Targ
 use punchbench_sys::loopdev::{self, LoopDevice};
 use punchbench_sys::map::{Mapping, Protection};
 use punchbench_sys::mount;
-use punchbench_sys::namespaces::{Isolated, inherited_events};
+use punchbench_sys::namespaces::{Isolated, Namespaces, inherited_events};
 use punchbench_sys::process::{Child, Exit, Pidfd, fork};
 
 type Outcome = Result<Completion, Failed>;
@@ -550,7 +550,7 @@ fn runner(stage: &str, work: &str) -> Result<(), Failed> {
         stdin: orders.as_fd(),
         log: std::io::stderr().as_fd(),
         events: theirs.as_fd(),
-        user: false,
+        namespaces: Namespaces::Own,
     }
     .spawn()?;
     drop(theirs);

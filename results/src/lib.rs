@@ -44,5 +44,5 @@ pub use run_info::{RunInfo, Shard};
 pub use schema::record_schema_json;
 pub use source::{Source, SourceError};
 pub use staged::{Did, Meanwhile, Moment, Parked, Staged};
-pub use table::Summary;
+pub use table::{Summary, is_control};
 pub use verdict::{Expectation, Verdict, Where};

@@ -62,17 +62,16 @@ fn push_block(out: &mut String, block: &Block) {
     if !block.kernel_version.is_empty() {
         out.push_str(&format!("{}\n\n", escape(&block.kernel_version)));
     }
-    let header = std::iter::once("scenario".to_owned())
-        .chain(block.columns.iter().map(|c| c.target.clone()));
-    push_header(out, header);
-    for row in &block.rows {
-        let cells = row
-            .cells
-            .iter()
-            .map(|cell| cell.as_ref().map_or_else(|| EMPTY.to_owned(), matrix_cell));
-        push_row(out, std::iter::once(escape(&row.scenario)).chain(cells));
+    for columns in block.groups() {
+        let targets = columns.iter().map(|c| block.columns[*c].target.clone());
+        push_header(out, std::iter::once("scenario".to_owned()).chain(targets));
+        for row in block.rows_of(&columns) {
+            let cells = columns.iter().map(|c| row.cells[*c].as_ref());
+            let cells = cells.map(|cell| cell.map_or_else(|| EMPTY.to_owned(), matrix_cell));
+            push_row(out, std::iter::once(escape(&row.scenario)).chain(cells));
+        }
+        out.push('\n');
     }
-    out.push('\n');
     for (sign, meaning) in legend(block, Words::Full) {
         out.push_str(&format!("- `{sign}` {}\n", escape(&meaning)));
     }

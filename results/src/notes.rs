@@ -133,11 +133,11 @@ pub(crate) fn legend(block: &Block, words: Words) -> Vec<(String, String)> {
             "in k of n repeats, the others came out better; without it all repeats agree".into(),
         ));
     }
-    if block
-        .rows
-        .iter()
-        .any(|r| r.cells.iter().any(Option::is_none))
-    {
+    let has_gaps = |columns: &Vec<usize>| {
+        let mut rows = block.rows_of(columns);
+        rows.any(|r| columns.iter().any(|c| r.cells[*c].is_none()))
+    };
+    if block.groups().iter().any(has_gaps) {
         legend.push((EMPTY.into(), "no record".into()));
     }
     if block.columns.iter().any(|c| c.control) {

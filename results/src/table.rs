@@ -196,6 +196,24 @@ impl Block {
         }
     }
 
+    /// The columns that stand in one table: controls have their own where they ran a part of the rows only.
+    pub fn groups(&self) -> Vec<Vec<usize>> {
+        let all: Vec<usize> = (0..self.columns.len()).collect();
+        let (controls, targets): (Vec<usize>, Vec<usize>) =
+            all.iter().partition(|c| self.columns[**c].control);
+        if self.rows_of(&controls).count() == self.rows.len() {
+            return vec![all];
+        }
+        let apart = [targets, controls].into_iter();
+        apart.filter(|columns| !columns.is_empty()).collect()
+    }
+
+    /// The rows in which any of these columns has a record.
+    pub fn rows_of<'a>(&'a self, columns: &'a [usize]) -> impl Iterator<Item = &'a Row> {
+        let has = |row: &&Row| columns.iter().any(|c| row.cells[*c].is_some());
+        self.rows.iter().filter(has)
+    }
+
     /// The cells in which something was recorded, row by row.
     pub fn cells(&self) -> impl Iterator<Item = &Cell> {
         self.rows.iter().flat_map(|row| row.cells.iter().flatten())

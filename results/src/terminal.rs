@@ -104,17 +104,16 @@ impl Terminal {
 
     /// The most readable arrangement that fits: full words before short ones, few tables before many.
     fn arrange(&self, block: &Block) -> (Words, Vec<Vec<usize>>) {
-        let all: Vec<usize> = (0..block.columns.len()).collect();
-        let (controls, targets): (Vec<usize>, Vec<usize>) =
-            all.iter().partition(|c| block.columns[**c].control);
-        let apart: Vec<Vec<usize>> = [targets, controls]
-            .into_iter()
-            .filter(|g| !g.is_empty())
+        let groups = block.groups();
+        let apart: Vec<Vec<usize>> = groups
+            .iter()
+            .flat_map(|g| g.chunk_by(|a, b| block.columns[*a].control == block.columns[*b].control))
+            .map(<[usize]>::to_vec)
             .collect();
         for (words, tables) in [
-            (Words::Full, vec![all.clone()]),
+            (Words::Full, groups.clone()),
             (Words::Full, apart.clone()),
-            (Words::Short, vec![all]),
+            (Words::Short, groups),
             (Words::Short, apart.clone()),
         ] {
             if tables
@@ -162,7 +161,7 @@ impl Terminal {
         let mut header = vec![TextCell::new("")];
         header.extend(columns.iter().map(|&c| heading(&block.columns[c].target)));
         table.set_header(header);
-        for row in &block.rows {
+        for row in block.rows_of(columns) {
             let mut line = vec![TextCell::new(clean(&row.scenario))];
             line.extend(columns.iter().map(|&c| cell(row.cells[c].as_ref(), words)));
             table.add_row(line);

@@ -1,5 +1,7 @@
 //! The scenarios that are built into the program: one YAML file each under `catalog/`, no line elsewhere.
 
+use std::sync::OnceLock;
+
 use include_dir::{Dir, include_dir};
 
 use crate::{Scenario, load};
@@ -25,12 +27,16 @@ pub(crate) fn texts(dir: &'static Dir<'static>) -> Vec<(&'static str, &'static s
 /// # Panics
 /// If one of them does not load; a test of this crate loads them all.
 pub fn catalog() -> Vec<Scenario> {
-    let mut all: Vec<Scenario> = texts(&FILES)
-        .into_iter()
-        .map(|(path, text)| load(text, path).unwrap_or_else(|e| panic!("built-in scenario:\n{e}")))
-        .collect();
-    all.sort_by(|a, b| a.scenario.cmp(&b.scenario));
-    all
+    // Every known issue is checked against it.
+    static ALL: OnceLock<Vec<Scenario>> = OnceLock::new();
+    let all = ALL.get_or_init(|| {
+        let load =
+            |(path, text)| load(text, path).unwrap_or_else(|e| panic!("built-in scenario:\n{e}"));
+        let mut all: Vec<Scenario> = texts(&FILES).into_iter().map(load).collect();
+        all.sort_by(|a, b| a.scenario.cmp(&b.scenario));
+        all
+    });
+    all.clone()
 }
 
 /// The built-in scenarios whose names match a glob (`*` any characters, `?` one), sorted by name.

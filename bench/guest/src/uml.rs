@@ -10,8 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use nix::unistd::geteuid;
-use punchbench_sys::namespaces::Isolated;
+use punchbench_sys::namespaces::{Isolated, Namespaces};
 
 use crate::error::{GuestError, IoContext};
 use crate::host;
@@ -101,7 +100,7 @@ pub(crate) fn start(
         stdin: initramfs.as_fd(),
         log: console_end.as_fd(),
         events: records_end.as_fd(),
-        user: !geteuid().is_root(),
+        namespaces: Namespaces::own(),
     }
     .spawn()
     .map_err(|error| error.error)

@@ -17,7 +17,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use punchbench_guest::{
     GuestEnd, GuestError, GuestOutcome, GuestRun, Kernel, KernelSpec, init, modprobe,
 };
-use punchbench_sys::namespaces::{Isolated, inherited_events};
+use punchbench_sys::namespaces::{Isolated, Namespaces, inherited_events};
 
 /// The user-mode-linux kernel that is installed here; else a suite of Debian.
 const UML: &str = "linux.uml";
@@ -420,7 +420,7 @@ fn inside(job: &str) -> anyhow::Result<u8> {
                 stdin: null.as_fd(),
                 log: null.as_fd(),
                 events: events.as_fd(),
-                user: false,
+                namespaces: Namespaces::Own,
             }
             .spawn()?;
             drop(events);

@@ -9,7 +9,7 @@ use punchbench_fs::inject::Injection;
 use punchbench_fs::install::install;
 use punchbench_fs::tools::FOR_GUESTS;
 use punchbench_fs::tools::Tool;
-use punchbench_fs::{Privilege, Target, sweep};
+use punchbench_fs::{self as fs_adapters, Privilege, sweep};
 use punchbench_results::{
     Expectation, Record, Style, Verdict, exit_code, explain_failure, exporter,
 };
@@ -23,6 +23,7 @@ use crate::plan::{PlanError, Trial};
 use crate::progress::Reporter;
 use crate::screen;
 use crate::supervisor::{self, End, Signals};
+use crate::target::Target;
 
 /// Failures explained in full; the records have the others.
 const EXPLAINED: usize = 10;
@@ -138,7 +139,7 @@ fn tools(args: &RunArgs, plan: &[Trial]) -> Vec<Tool> {
 fn required(args: &RunArgs) -> Result<Vec<Target>, PlanError> {
     args.require
         .iter()
-        .map(|name| Ok(Target::parse(name.trim())?))
+        .map(|name| Target::parse(name.trim()))
         .collect()
 }
 
@@ -230,7 +231,7 @@ fn unmet(records: &[Record], required: &[Target]) -> Vec<String> {
 }
 
 fn on_devices() -> String {
-    let targets = Target::all(false);
+    let targets = fs_adapters::Target::all(false);
     let names = targets.iter().filter(|t| t.is_on_device());
     names
         .map(ToString::to_string)

@@ -32,8 +32,29 @@ pub struct Isolated<'a> {
     pub log: BorrowedFd<'a>,
     /// See [`inherited_events`].
     pub events: BorrowedFd<'a>,
-    /// Become root in a user namespace of its own: what an ordinary user needs for the other two.
-    pub user: bool,
+    /// Which namespaces it gets.
+    pub namespaces: Namespaces,
+}
+
+/// Of what a program has a namespace of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Namespaces {
+    /// Processes and mounts.
+    Own,
+    /// Those, and users: it becomes root there, which is what an ordinary user needs for the others.
+    OwnAsUser,
+    /// Of nothing: it ends with its parent all the same, but what it starts does not end with it.
+    Shared,
+}
+
+impl Namespaces {
+    /// Of its own, as far as this process may give them.
+    pub fn own() -> Namespaces {
+        match geteuid().is_root() {
+            true => Namespaces::Own,
+            false => Namespaces::OwnAsUser,
+        }
+    }
 }
 
 /// A started program. Dropping it does not end it: kill and wait for `pid`.
@@ -78,6 +99,7 @@ struct Prepared<'a> {
     /// (source, target), the sources above all targets.
     descriptors: [(RawFd, RawFd); 4],
     alive: RawFd,
+    mounts: bool,
     maps: Option<[(&'static CStr, Vec<u8>); 3]>,
 }
 
@@ -118,7 +140,8 @@ impl Isolated<'_> {
                 (events.as_raw_fd(), EVENTS_FD),
             ],
             alive: alive_read.as_raw_fd(),
-            maps: self.user.then(|| {
+            mounts: self.namespaces != Namespaces::Shared,
+            maps: (self.namespaces == Namespaces::OwnAsUser).then(|| {
                 [
                     (c"/proc/self/setgroups", b"deny".to_vec()),
                     (
@@ -132,10 +155,14 @@ impl Isolated<'_> {
                 ]
             }),
         };
-        let mut flags = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_PIDFD | libc::SIGCHLD;
-        if self.user {
-            flags |= libc::CLONE_NEWUSER;
-        }
+        let own = libc::CLONE_NEWPID | libc::CLONE_NEWNS;
+        let flags = libc::CLONE_PIDFD
+            | libc::SIGCHLD
+            | match self.namespaces {
+                Namespaces::Own => own,
+                Namespaces::OwnAsUser => own | libc::CLONE_NEWUSER,
+                Namespaces::Shared => 0,
+            };
         let mut pidfd: RawFd = -1;
         // SAFETY: without CLONE_VM this is a fork: the child has a copy of the address space and of this
         // stack (stack argument 0), and runs only `in_child`, which makes system calls on memory prepared
@@ -255,23 +282,19 @@ fn isolate(p: &Prepared<'_>, alive_write: RawFd) -> usize {
         if libc::setsid() < 0 {
             return 3;
         }
-        let private = libc::MS_REC | libc::MS_PRIVATE;
-        if libc::mount(
-            c"none".as_ptr(),
-            c"/".as_ptr(),
-            ptr::null(),
-            private,
-            ptr::null(),
-        ) < 0
-        {
-            return 4;
-        }
-        let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
-        let proc = c"proc".as_ptr();
-        let mounted = libc::mount(proc, c"/proc".as_ptr(), proc, flags, ptr::null()) == 0;
-        // In a container the kernel may refuse a user namespace its own /proc; the outer one serves.
-        if !mounted && p.maps.is_none() {
-            return 5;
+        if p.mounts {
+            let private = libc::MS_REC | libc::MS_PRIVATE;
+            let (none, root) = (c"none".as_ptr(), c"/".as_ptr());
+            if libc::mount(none, root, ptr::null(), private, ptr::null()) < 0 {
+                return 4;
+            }
+            let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+            let proc = c"proc".as_ptr();
+            let mounted = libc::mount(proc, c"/proc".as_ptr(), proc, flags, ptr::null()) == 0;
+            // In a container the kernel may refuse a user namespace its own /proc; the outer one serves.
+            if !mounted && p.maps.is_none() {
+                return 5;
+            }
         }
         for (from, to) in p.descriptors {
             if libc::dup2(from, to) < 0 {
@@ -296,7 +319,7 @@ mod tests {
     use super::*;
 
     /// Runs `sh -c SCRIPT` isolated; gives what it wrote to descriptor 3.
-    fn run(script: &str) -> String {
+    fn run(script: &str, namespaces: Namespaces) -> String {
         let (read, write) = pipe2(OFlag::O_CLOEXEC).unwrap();
         let null = File::open("/dev/null").unwrap();
         let args = ["sh", "-c", script].map(|a| CString::new(a).unwrap());
@@ -307,7 +330,7 @@ mod tests {
             stdin: null.as_fd(),
             log: null.as_fd(),
             events: write.as_fd(),
-            user: !geteuid().is_root(),
+            namespaces,
         }
         .spawn()
         .unwrap();
@@ -321,15 +344,35 @@ mod tests {
     #[test]
     fn is_process_one_of_its_own_proc() {
         assert_eq!(
-            run("echo $$ >&3; readlink /proc/self/exe >/dev/null && echo proc >&3"),
+            run(
+                "echo $$ >&3; readlink /proc/self/exe >/dev/null && echo proc >&3",
+                Namespaces::own()
+            ),
             "1\nproc\n"
+        );
+    }
+
+    #[test]
+    fn without_namespaces_it_is_a_process_among_others() {
+        let out = run(
+            "readlink /proc/self/ns/pid /proc/self/ns/mnt >&3",
+            Namespaces::Shared,
+        );
+        let ours =
+            ["pid", "mnt"].map(|ns| std::fs::read_link(format!("/proc/self/ns/{ns}")).unwrap());
+        assert_eq!(
+            out,
+            format!("{}\n{}\n", ours[0].display(), ours[1].display())
         );
     }
 
     #[test]
     fn ending_it_ends_what_it_started() {
         // The sleeper holds descriptor 3: without the namespace's end this read would take an hour.
-        assert_eq!(run("sleep 3600 & echo started >&3"), "started\n");
+        assert_eq!(
+            run("sleep 3600 & echo started >&3", Namespaces::own()),
+            "started\n"
+        );
     }
 
     #[test]
@@ -342,7 +385,7 @@ mod tests {
             stdin: null.as_fd(),
             log: null.as_fd(),
             events: null.as_fd(),
-            user: !geteuid().is_root(),
+            namespaces: Namespaces::own(),
         }
         .spawn()
         .unwrap_err();

@@ -55,6 +55,22 @@ impl Anomaly {
         }
     }
 
+    /// Whether somebody who looks at a file, now or later, sees wrong data. Blocks are the file's own as long as no
+    /// other takes them, so a write to one that was freed is not.
+    pub fn is_seen(self) -> bool {
+        match self {
+            Anomaly::StalePage
+            | Anomaly::ForeignData
+            | Anomaly::StaleRead
+            | Anomaly::LostWrite
+            | Anomaly::StaleMapping => true,
+            Anomaly::StaleWriteback
+            | Anomaly::Deadlock
+            | Anomaly::LockOrder
+            | Anomaly::Livelock => false,
+        }
+    }
+
     /// As `broken` holds it: never 0.
     pub(crate) fn code(self) -> u8 {
         self as u8 + 1

@@ -6,17 +6,18 @@
 //! Bytes come in only at the edges: a value of the model says which file's page it was at first, and what was
 //! written into it.
 
+mod actor;
+mod layout;
+mod stage;
+
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use punchbench_race::plan::Plan;
-use punchbench_race::subject::Extent;
-use punchbench_race::{
-    Call, DirectIo, FileId, Look, Outcome, Stage, Subject, SubjectError, Subjects,
-};
+use punchbench_race::{FileId, Stage, Subject, SubjectError, Subjects};
 use punchbench_scenarios::{Geometry, Op, Role, Scenario};
-use rand::{RngExt, SeedableRng};
+use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use crate::anomaly::Anomaly;
@@ -26,20 +27,24 @@ use crate::micro::Micro;
 use crate::model::Model;
 use crate::policy::Policy;
 use crate::scenario::{NotModelled, calls_of, setup};
-use crate::state::{Page, State, UNWRITTEN, USED, flag};
-use crate::step::step;
+use crate::state::State;
 use crate::value::{Value, WORDS};
+
+use actor::LiveActor;
+use layout::Layout;
+use stage::LiveStage;
 
 const PAGE: u64 = 4096;
 const GEOMETRY: Geometry = Geometry {
     page: PAGE,
     block: PAGE,
 };
-/// What cannot go on for so long never will: the explorer proved before that no deadlock is possible.
-const PATIENCE: Duration = Duration::from_secs(5);
-const EAGAIN: i32 = 11;
-const EDEADLK: i32 = 35;
-const EOPNOTSUPP: i32 = 95;
+/// A trial begins with the exploration.
+const LIMITS: Limits = Limits {
+    states: 5_000_000,
+    time: Duration::from_secs(20),
+    reduce: true,
+};
 
 /// Why a scenario cannot be run live.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -58,6 +63,11 @@ pub enum NotLive {
         "{0} under {1} can deadlock or livelock, so threads would hang; `punchbench explore` shows how"
     )]
     Hangs(String, String),
+    /// What threads may show would not be known.
+    #[error(
+        "{0} under {1} has more states than the {2} that were visited, so it is not known what threads may show"
+    )]
+    Unexplored(String, String, usize),
 }
 
 /// One target: a scenario's files under a policy.
@@ -78,40 +88,10 @@ struct Shared {
     bodies: Vec<Option<(usize, usize)>>,
     windows: RwLock<Vec<Mutex<Window>>>,
     seed: u64,
-}
-
-/// Which pages of the files are one chunk: rounds keep guard pages between them, which are alone.
-#[derive(Debug)]
-struct Layout {
-    /// Of each page: its window, and which page of that it is.
-    pages: Vec<(usize, usize)>,
-    /// Of each window: its first byte.
-    starts: Vec<u64>,
-}
-
-impl Layout {
-    fn of(plan: &Plan, size: u64) -> Layout {
-        let pages = (size / PAGE) as usize;
-        let mut layout = Layout {
-            pages: vec![(usize::MAX, 0); pages],
-            starts: Vec::new(),
-        };
-        for chunk in (0..plan.rounds).map(|round| plan.chunk(round)) {
-            let window = layout.starts.len();
-            layout.starts.push(chunk.start);
-            for (n, page) in (chunk.start / PAGE..chunk.end / PAGE).enumerate() {
-                layout.pages[page as usize] = (window, n);
-            }
-        }
-        for page in (0..pages)
-            .filter(|p| layout.pages[*p].0 == usize::MAX)
-            .collect::<Vec<_>>()
-        {
-            layout.pages[page] = (layout.starts.len(), 0);
-            layout.starts.push(page as u64 * PAGE);
-        }
-        layout
-    }
+    /// What some order of steps leads to.
+    found: Vec<Anomaly>,
+    /// How many states there are.
+    states: usize,
 }
 
 /// One chunk.
@@ -145,11 +125,19 @@ impl Live {
             return Err(beyond("its chunk has more pages than the model"));
         }
         let model = compile(&setup, policy)?;
-        let found = explore(&model, &Limits::default()).found;
-        if found.contains_key(&Anomaly::Deadlock) || found.contains_key(&Anomaly::Livelock) {
+        let explored = explore(&model, &LIMITS);
+        let found = &explored.found;
+        if found.contains(&Anomaly::Deadlock) || found.contains(&Anomaly::Livelock) {
             return Err(NotLive::Hangs(
                 scenario.scenario.clone(),
                 policy.policy.clone(),
+            ));
+        }
+        if !explored.complete {
+            return Err(NotLive::Unexplored(
+                scenario.scenario.clone(),
+                policy.policy.clone(),
+                explored.states,
             ));
         }
         let names: Vec<&str> = setup.files.iter().map(|f| f.name.as_str()).collect();
@@ -172,7 +160,39 @@ impl Live {
             windows: RwLock::default(),
             seed,
             model,
+            found: explored.found.into_iter().collect(),
+            states: explored.states,
         })))
+    }
+
+    /// Its units: the model's pages are as large as most kernels'.
+    pub fn geometry(&self) -> Geometry {
+        GEOMETRY
+    }
+
+    /// Whether there is nothing below the page cache.
+    pub fn cache_is_store(&self) -> bool {
+        self.0.model.cache_is_store
+    }
+
+    /// Whether some order of steps shows an observer what it must not see.
+    pub fn may_show(&self) -> bool {
+        self.0.found.iter().any(|a| a.is_seen())
+    }
+
+    /// What the explorer found, in a sentence.
+    pub fn explored(&self) -> String {
+        let states = self.0.states;
+        match &self.0.found[..] {
+            [] => format!("the explorer proved that none of its {states} states is wrong"),
+            found => {
+                let words: Vec<&str> = found.iter().map(|a| a.word()).collect();
+                format!(
+                    "the explorer found in its {states} states: {}",
+                    words.join(", ")
+                )
+            }
+        }
     }
 }
 
@@ -276,348 +296,6 @@ impl Shared {
             let (_, page) = *self.layout.pages.get(page as usize)?;
             Some((at, first? + page))
         })
-    }
-}
-
-/// One actor, or the coordinator.
-struct LiveActor {
-    shared: Arc<Shared>,
-    /// Its number, if it is an actor's.
-    actor: Option<usize>,
-    /// Which of its operations is next.
-    next: usize,
-    /// What a splice has put into the pipe.
-    pipe: Vec<u8>,
-    rng: Xoshiro256PlusPlus,
-}
-
-impl LiveActor {
-    /// Takes the steps of the next operation on the chunk; the values that it shows, by slot.
-    fn run(&mut self, at: u64, stored: Option<(usize, &[u8])>) -> Result<[Option<Value>; 2], i32> {
-        let shared = Arc::clone(&self.shared);
-        let actor = self.actor.ok_or(EOPNOTSUPP)?;
-        let ops = &shared.scripts[actor];
-        let calls = &ops[self.next % ops.len()];
-        self.next += 1;
-        let mut shown = [None; 2];
-        for (begin, end) in calls {
-            let begun = shared.with(at, |_, w| {
-                w.state.actors[actor].pc = *begin;
-                let program = &shared.model.programs[actor][usize::from(*begin)..usize::from(*end)];
-                let word = program.iter().find_map(|m| match m {
-                    Micro::Store { word, .. }
-                    | Micro::Dirty {
-                        write: Some(word), ..
-                    } => Some(*word),
-                    _ => None,
-                });
-                if let (Some(word), Some((offset, bytes))) = (word, stored) {
-                    w.words[usize::from(word)] = (offset, bytes.to_vec());
-                }
-            });
-            begun.ok_or(EOPNOTSUPP)?;
-            let mut moved = Instant::now();
-            loop {
-                match shared.with(at, |_, w| {
-                    one_step(&shared.model, w, actor, *end, &mut shown)
-                }) {
-                    Some(Took::Last) => break,
-                    Some(Took::Step) => {
-                        moved = Instant::now();
-                        if self.rng.random_range(0..4u8) == 0 {
-                            std::thread::yield_now();
-                        }
-                    }
-                    Some(Took::None) if moved.elapsed() < PATIENCE => std::thread::yield_now(),
-                    Some(Took::None) | None => return Err(EDEADLK),
-                }
-            }
-        }
-        Ok(shown)
-    }
-
-    /// The bytes of what was shown, as far as all of it was.
-    fn bytes(&self, at: u64, len: u64, shown: &[Option<Value>; 2], buf: &mut [u8]) -> u64 {
-        let mut done = 0;
-        for value in shown.iter().map_while(|v| *v) {
-            let from = at + done;
-            let offset = from % PAGE;
-            let n = (PAGE - offset).min(len - done);
-            if n == 0 {
-                break;
-            }
-            let part = &mut buf[done as usize..(done + n) as usize];
-            self.shared.with(at, |start, w| {
-                self.shared.fill(w, start, value, offset as usize, part)
-            });
-            done += n;
-        }
-        done
-    }
-
-    fn show(&mut self, at: u64, len: u64, buf: &mut [u8]) -> Outcome {
-        match self.run(at, None) {
-            Err(errno) => failed(errno),
-            Ok(shown) => match self.bytes(at, len, &shown, buf) {
-                0 => failed(EAGAIN),
-                bytes => Outcome {
-                    bytes,
-                    ..Outcome::default()
-                },
-            },
-        }
-    }
-
-    fn silent(&mut self, at: u64) -> Outcome {
-        self.run(at, None)
-            .map_or_else(failed, |_| Outcome::default())
-    }
-}
-
-fn failed(errno: i32) -> Outcome {
-    Outcome {
-        errno,
-        ..Outcome::default()
-    }
-}
-
-enum Took {
-    None,
-    Step,
-    Last,
-}
-
-fn one_step(
-    model: &Model,
-    w: &mut Window,
-    actor: usize,
-    end: u8,
-    shown: &mut [Option<Value>; 2],
-) -> Took {
-    let before = w.state;
-    if before.actors[actor].pc == end {
-        return Took::Last;
-    }
-    let Some(mut next) = step(model, &before, actor) else {
-        return Took::None;
-    };
-    // What is wrong with it is for the engine's oracle to say.
-    next.broken = 0;
-    w.state = next;
-    match model.next_step(&before, actor) {
-        Micro::CopyOut { slot } => shown[usize::from(slot)] = Some(before.actors[actor].value),
-        Micro::Load { page, slot, .. } if before.actors[actor].mapped & 1 << page != 0 => {
-            shown[usize::from(slot)] = Some(before.pages[usize::from(page)].value);
-        }
-        _ => {}
-    }
-    Took::Step
-}
-
-impl Subject for LiveActor {
-    fn perform(&mut self, call: &Call, buf: &mut [u8]) -> Outcome {
-        match *call {
-            Call::PunchHole { at, .. } | Call::ZeroRange { at, .. } => self.silent(at),
-            Call::Fadvise { at, .. } | Call::Readahead { at, .. } => self.silent(at),
-            Call::Madvise { at, .. } => self.silent(at),
-            Call::Read { at, len, .. }
-            | Call::UringRead { at, len, .. }
-            | Call::Fault { at, len, .. } => self.show(at, len, buf),
-            Call::Splice { at, len, .. } => {
-                let mut pipe = std::mem::take(&mut self.pipe);
-                pipe.resize(len as usize, 0);
-                let outcome = self.show(at, len, &mut pipe);
-                pipe.truncate(outcome.bytes as usize);
-                self.pipe = pipe;
-                outcome
-            }
-            Call::Drain { .. } => {
-                buf[..self.pipe.len()].copy_from_slice(&self.pipe);
-                Outcome {
-                    bytes: std::mem::take(&mut self.pipe).len() as u64,
-                    ..Outcome::default()
-                }
-            }
-            Call::Store { at, len, .. }
-            | Call::Write {
-                at,
-                len,
-                direct: false,
-                ..
-            } => {
-                let data = &buf[..len as usize];
-                match self.run(at, Some(((at % PAGE) as usize, data))) {
-                    Err(errno) => failed(errno),
-                    Ok(_) => Outcome {
-                        bytes: len,
-                        ..Outcome::default()
-                    },
-                }
-            }
-            Call::CollapseRange { .. }
-            | Call::InsertRange { .. }
-            | Call::Truncate { .. }
-            | Call::Fiemap { .. }
-            | Call::Dedupe { .. }
-            | Call::CloneRange { .. }
-            | Call::ExchangeRange { .. }
-            | Call::SwapBoot { .. }
-            | Call::JournalData { .. }
-            | Call::BlkZeroout { .. }
-            | Call::BlkDiscard { .. }
-            | Call::ReadInto { .. }
-            | Call::Write { .. }
-            | Call::Syncfs => failed(EOPNOTSUPP),
-        }
-    }
-
-    fn look(&mut self, how: Look, file: FileId, at: u64, buf: &mut [u8]) -> Outcome {
-        let size = self.shared.size(file);
-        let end = (at + buf.len() as u64).min(size).max(at);
-        for (page, slot) in self.shared.slots(file, at..end).collect::<Vec<_>>() {
-            let (from, to) = (page.max(at), (page + PAGE).min(end));
-            let part = &mut buf[(from - at) as usize..(to - at) as usize];
-            self.shared.with(page, |start, w| {
-                let cached = w.state.pages[slot];
-                let value = match (how, cached.is(flag::PRESENT | flag::UPTODATE)) {
-                    (Look::Read | Look::Mapping, true) => cached.value,
-                    (Look::Direct, true) if self.shared.model.cache_is_store => cached.value,
-                    _ => w.state.on_disk(slot),
-                };
-                if how != Look::Direct && !cached.is(flag::PRESENT) {
-                    w.state.pages[slot] = Page {
-                        flags: flag::PRESENT | flag::UPTODATE,
-                        value,
-                        ..Page::default()
-                    };
-                }
-                self.shared
-                    .fill(w, start, value, (from - page) as usize, part);
-            });
-        }
-        Outcome {
-            bytes: end - at,
-            ..Outcome::default()
-        }
-    }
-
-    fn resident(&mut self, file: FileId, range: Range<u64>, pages: &mut [bool]) -> Option<()> {
-        for ((at, slot), there) in self.shared.slots(file, range).zip(pages) {
-            *there = self
-                .shared
-                .with(at, |_, w| w.state.pages[slot].is(flag::PRESENT))?;
-        }
-        Some(())
-    }
-
-    fn unmap(&mut self, file: FileId, range: Range<u64>) -> Result<(), SubjectError> {
-        if let Some(actor) = self.actor {
-            for (at, slot) in self.shared.slots(file, range) {
-                self.shared.with(at, |_, w| {
-                    w.state.actors[actor].mapped &= !(1 << slot);
-                    w.state.actors[actor].writable &= !(1 << slot);
-                });
-            }
-        }
-        Ok(())
-    }
-
-    fn evict(&mut self, file: FileId, range: Range<u64>) -> Result<bool, SubjectError> {
-        if self.shared.model.cache_is_store {
-            return Ok(false);
-        }
-        let gone = |(at, slot): (u64, usize)| {
-            self.shared
-                .with(at, |_, w| evict(&self.shared.model, w, slot))
-        };
-        Ok(self
-            .shared
-            .slots(file, range)
-            .all(|page| gone(page) == Some(true)))
-    }
-}
-
-/// Writes a page back and drops it.
-fn evict(model: &Model, w: &mut Window, slot: usize) -> bool {
-    let page = w.state.pages[slot];
-    if page.locker != 0 || page.is(flag::WRITEBACK) {
-        return false;
-    }
-    if page.is(flag::PRESENT | flag::DIRTY) {
-        let mapped = w.state.map[slot] & !UNWRITTEN;
-        let block = match mapped {
-            0 => w.state.free_block(model.extent),
-            block => Some(block - 1),
-        };
-        let Some(block) = block else {
-            return false;
-        };
-        w.state.blocks[usize::from(block)] = USED | page.value.0;
-        w.state.map[slot] = block + 1;
-    }
-    w.state.zap(slot);
-    w.state.pages[slot] = Page::default();
-    true
-}
-
-struct LiveStage(Arc<Shared>);
-
-impl Stage for LiveStage {
-    fn page(&self) -> u64 {
-        PAGE
-    }
-
-    fn prepare(
-        &mut self,
-        file: FileId,
-        size: u64,
-        fill: &mut dyn FnMut(u64, &mut [u8]),
-    ) -> Result<(), SubjectError> {
-        let Some(file) = self.0.files[usize::from(file)] else {
-            return Ok(());
-        };
-        let mut bytes = vec![0; size as usize];
-        fill(0, &mut bytes);
-        *self.0.bytes[file]
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = bytes;
-        let window = || {
-            Mutex::new(Window {
-                state: self.0.model.first,
-                words: Default::default(),
-            })
-        };
-        let windows = self.0.layout.starts.len();
-        *self
-            .0
-            .windows
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = (0..windows).map(|_| window()).collect();
-        Ok(())
-    }
-
-    fn blocks(&mut self, _: FileId, _: Range<u64>) -> Result<Option<Vec<Extent>>, SubjectError> {
-        Ok(None)
-    }
-
-    fn fill_up(&mut self, _: bool) -> Result<(), SubjectError> {
-        Ok(())
-    }
-
-    fn commit(&mut self) -> Result<(), SubjectError> {
-        Ok(())
-    }
-
-    fn direct(&self) -> DirectIo {
-        if self.0.model.cache_is_store {
-            DirectIo::Buffered
-        } else {
-            DirectIo::Real
-        }
-    }
-
-    fn cache_is_store(&self) -> bool {
-        self.0.model.cache_is_store
     }
 }
 

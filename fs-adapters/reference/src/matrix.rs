@@ -134,7 +134,7 @@ fn outcome(setup: &Setup, policy: &Policy, limits: &Limits, shown: bool) -> Outc
     if !result.found.is_empty() {
         let anomalies = result
             .found
-            .keys()
+            .iter()
             .map(|a| show(setup, policy, *a, limits, shown));
         return Outcome::Broken {
             anomalies: anomalies.collect(),

@@ -36,7 +36,7 @@ pub fn minimise(
         let model = compile(setup, policy).ok()?;
         explore(&model, limits)
             .found
-            .contains_key(&anomaly)
+            .contains(&anomaly)
             .then_some(model)
     };
     let mut setup = setup.clone();

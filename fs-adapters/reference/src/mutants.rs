@@ -50,7 +50,7 @@ pub fn mutants(policy: &Policy, setups: &[Setup], limits: &Limits) -> Vec<Mutant
         .collect();
     let anomalies: Vec<BTreeSet<Anomaly>> = whole
         .iter()
-        .map(|(_, model)| explore(model, limits).found.into_keys().collect())
+        .map(|(_, model)| explore(model, limits).found)
         .collect();
     let fate = |hook: Hook| {
         let mutant = policy.without(hook);
@@ -63,7 +63,7 @@ pub fn mutants(policy: &Policy, setups: &[Setup], limits: &Limits) -> Vec<Mutant
                 continue;
             }
             let result = explore(&mutated, limits);
-            if let Some(anomaly) = result.found.keys().find(|a| !known.contains(a)) {
+            if let Some(anomaly) = result.found.iter().find(|a| !known.contains(a)) {
                 return Fate::Killed {
                     setup: setup.name.clone(),
                     anomaly: *anomaly,

@@ -139,7 +139,7 @@ fn page_wrong(model: &Model, s: &State, at: usize) -> Option<Anomaly> {
 
 /// The body decides; with the right body, a word that should be there and is not was lost.
 fn old_or_lost(allowed: Set, value: Value, old: Anomaly) -> Anomaly {
-    let word_must_be = allowed.0 & 0x100 == 0;
+    let word_must_be = allowed.words & 1 == 0;
     if allowed.has_body(value) && word_must_be {
         Anomaly::LostWrite
     } else {

@@ -50,7 +50,7 @@ pub(crate) fn canonical(model: &Model, state: &mut State) {
                 actor.block,
                 actor.value.0,
                 actor.mapped,
-                legal.map(|l| l.0),
+                *legal,
             )
         };
         if group.windows(2).all(|pair| key(pair[0]) <= key(pair[1])) {

@@ -2,8 +2,11 @@
 //! keeps new readers out (`rwsem_down_read_slowpath`), which is what turns taking a lock shared twice into a
 //! deadlock; and a reader at the head of the queue takes every waiting reader along (`rwsem_mark_wake`).
 
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
 /// One semaphore.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
 pub struct Sem {
     /// Who holds it exclusive: the actor + 1.
     pub writer: u8,

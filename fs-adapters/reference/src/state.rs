@@ -3,6 +3,8 @@
 //!
 //! For stepping it is a plain struct. For the visited set it is packed: only what a set-up has, a byte each.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
 use crate::sem::Sem;
 use crate::value::{Set, Value};
 
@@ -43,7 +45,8 @@ pub const OPEN: u8 = 8;
 pub const USED: u8 = 0x80;
 
 /// A page-cache slot: a folio, a DAX entry or nothing.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
 pub struct Page {
     /// Of [`flag`].
     pub flags: u8,
@@ -70,7 +73,8 @@ impl Page {
 }
 
 /// One actor.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
 pub struct Actor {
     /// The next micro-operation.
     pub pc: u8,
@@ -91,7 +95,8 @@ pub struct Actor {
 }
 
 /// A state of the whole system.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
 pub struct State {
     /// Page-cache slots.
     pub pages: [Page; PAGES],
@@ -162,68 +167,55 @@ impl State {
         }
     }
 
-    /// Goes through every byte that the set-up uses, in a fixed order: one definition for both directions.
-    fn bytes(&mut self, extent: Extent, mut each: impl FnMut(&mut u8)) {
-        let wide = |set: &mut Set, each: &mut dyn FnMut(&mut u8)| {
-            let [mut low, mut high] = set.0.to_le_bytes();
-            each(&mut low);
-            each(&mut high);
-            set.0 = u16::from_le_bytes([low, high]);
-        };
-        for page in &mut self.pages[..extent.pages] {
-            let mut owners = page.locker | page.entry << 4;
-            each(&mut page.flags);
-            each(&mut owners);
-            each(&mut page.value.0);
-            each(&mut page.io);
-            (page.locker, page.entry) = (owners & 0xf, owners >> 4);
-        }
-        self.map[..extent.pages].iter_mut().for_each(&mut each);
-        for set in &mut self.allowed[..extent.pages] {
-            wide(set, &mut each);
-        }
-        self.blocks[..extent.blocks].iter_mut().for_each(&mut each);
-        self.sizes[..extent.files].iter_mut().for_each(&mut each);
-        for sem in &mut self.sems[..extent.sems] {
-            each(&mut sem.writer);
-            each(&mut sem.readers);
-            for slot in 0..extent.actors.div_ceil(2) {
-                each(&mut sem.queue[slot]);
-            }
-        }
-        for actor in &mut self.actors[..extent.actors] {
-            each(&mut actor.pc);
-            each(&mut actor.op);
-            each(&mut actor.block);
-            each(&mut actor.value.0);
-            each(&mut actor.overlapped);
-            for set in &mut actor.legal {
-                wide(set, &mut each);
-            }
-            each(&mut actor.mapped);
-            each(&mut actor.writable);
-        }
-        each(&mut self.broken);
+    /// The bytes that the set-up uses, in a fixed order.
+    fn parts(&self, of: Extent) -> [&[u8]; 8] {
+        [
+            self.pages[..of.pages].as_bytes(),
+            self.map[..of.pages].as_bytes(),
+            self.allowed[..of.pages].as_bytes(),
+            self.blocks[..of.blocks].as_bytes(),
+            self.sizes[..of.files].as_bytes(),
+            self.sems[..of.sems].as_bytes(),
+            self.actors[..of.actors].as_bytes(),
+            self.broken.as_bytes(),
+        ]
+    }
+
+    /// The same.
+    fn parts_mut(&mut self, of: Extent) -> [&mut [u8]; 8] {
+        [
+            self.pages[..of.pages].as_mut_bytes(),
+            self.map[..of.pages].as_mut_bytes(),
+            self.allowed[..of.pages].as_mut_bytes(),
+            self.blocks[..of.blocks].as_mut_bytes(),
+            self.sizes[..of.files].as_mut_bytes(),
+            self.sems[..of.sems].as_mut_bytes(),
+            self.actors[..of.actors].as_mut_bytes(),
+            self.broken.as_mut_bytes(),
+        ]
     }
 
     /// Bytes of a packed state.
     pub fn stride(extent: Extent) -> usize {
-        let mut n = 0;
-        State::default().bytes(extent, |_| n += 1);
-        n
+        let state = State::default();
+        state.parts(extent).iter().map(|part| part.len()).sum()
     }
 
     /// Packs it behind what is in `out` already.
     pub fn pack(&self, extent: Extent, out: &mut Vec<u8>) {
-        let mut copy = *self;
-        copy.bytes(extent, |b| out.push(*b));
+        for part in self.parts(extent) {
+            out.extend_from_slice(part);
+        }
     }
 
     /// The state that was packed.
-    pub fn unpack(extent: Extent, bytes: &[u8]) -> State {
+    pub fn unpack(extent: Extent, mut bytes: &[u8]) -> State {
         let mut state = State::default();
-        let mut at = bytes.iter();
-        state.bytes(extent, |b| *b = at.next().copied().unwrap_or(0));
+        for part in state.parts_mut(extent) {
+            let (now, later) = bytes.split_at(part.len());
+            part.copy_from_slice(now);
+            bytes = later;
+        }
         state
     }
 }
@@ -241,13 +233,11 @@ mod tests {
             sems: 2,
             actors: 3,
         };
-        let mut n = 0u8;
         let mut state = State::default();
-        // A different byte everywhere, the two owners of a page within their four bits.
-        state.bytes(extent, |b| {
-            n += 1;
-            *b = n;
-        });
+        // A different byte everywhere.
+        let parts = state.parts_mut(extent);
+        let bytes = parts.into_iter().flatten();
+        bytes.zip(1..).for_each(|(b, n)| *b = n);
         let mut packed = Vec::new();
         state.pack(extent, &mut packed);
         assert_eq!(packed.len(), State::stride(extent));

@@ -4,13 +4,16 @@
 //! whole-page change replaces, and the *word* in it that was written or stored last. A store into a stale
 //! page makes the word right and leaves the body wrong: that is how stale data is laundered to disk.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
 /// Bodies that one set-up may tell apart.
 pub const BODIES: usize = 8;
 /// Words that one set-up may tell apart; the first stands for "none: as in the body".
 pub const WORDS: usize = 8;
 
 /// A body and a word.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable)]
+#[repr(C)]
 pub struct Value(pub u8);
 
 impl Value {
@@ -41,62 +44,84 @@ impl Value {
 }
 
 /// A set of bodies and a set of words, each a bit mask. As an effect, an empty half means "unchanged".
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
-pub struct Set(pub u16);
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    FromBytes,
+    IntoBytes,
+    Immutable,
+)]
+#[repr(C)]
+pub struct Set {
+    /// A bit a body.
+    pub bodies: u8,
+    /// A bit a word.
+    pub words: u8,
+}
 
 impl Set {
     /// One value.
     pub fn of(value: Value) -> Set {
-        Set(1 << value.body() | 0x100 << value.word())
+        Set {
+            bodies: 1 << value.body(),
+            words: 1 << value.word(),
+        }
     }
 
     /// One word, on any body.
     pub fn word(word: u8) -> Set {
-        Set(0x100 << word)
+        Set {
+            bodies: 0,
+            words: 1 << word,
+        }
     }
 
     /// Both.
     pub fn union(self, other: Set) -> Set {
-        Set(self.0 | other.0)
+        Set {
+            bodies: self.bodies | other.bodies,
+            words: self.words | other.words,
+        }
     }
 
     /// What `other` replaces of this: each half that it has.
     pub fn replaced_by(self, other: Set) -> Set {
-        let half = |mask: u16| {
-            if other.0 & mask == 0 {
-                self.0 & mask
-            } else {
-                other.0 & mask
-            }
-        };
-        Set(half(0xff) | half(0xff00))
+        let half = |mine, theirs| if theirs == 0 { mine } else { theirs };
+        Set {
+            bodies: half(self.bodies, other.bodies),
+            words: half(self.words, other.words),
+        }
     }
 
     /// Only the halves that `other` has too.
     pub fn only(self, other: Set) -> Set {
-        let half = |mask: u16| {
-            if other.0 & mask == 0 {
-                0
-            } else {
-                self.0 & mask
-            }
-        };
-        Set(half(0xff) | half(0xff00))
+        let half = |mine, theirs| if theirs == 0 { 0 } else { mine };
+        Set {
+            bodies: half(self.bodies, other.bodies),
+            words: half(self.words, other.words),
+        }
     }
 
     /// Nothing in it.
     pub fn is_empty(self) -> bool {
-        self.0 == 0
+        self == Set::default()
     }
 
     /// Whether the body is in it.
     pub fn has_body(self, value: Value) -> bool {
-        self.0 & 1 << value.body() != 0
+        self.bodies & 1 << value.body() != 0
     }
 
     /// Whether the word is in it.
     pub fn has_word(self, value: Value) -> bool {
-        self.0 & 0x100 << value.word() != 0
+        self.words & 1 << value.word() != 0
     }
 
     /// Whether both are.

@@ -24,6 +24,24 @@ impl Visited {
         }
     }
 
+    /// An empty one of the same kind, with the same hashes.
+    pub(crate) fn another(&self) -> Self {
+        Visited {
+            stride: self.stride,
+            bytes: Vec::new(),
+            table: HashTable::new(),
+            hasher: self.hasher.clone(),
+        }
+    }
+
+    pub(crate) fn stride(&self) -> usize {
+        self.stride
+    }
+
+    pub(crate) fn hash(&self, state: &[u8]) -> u64 {
+        self.hasher.hash_one(state)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.table.len()
     }
@@ -32,14 +50,18 @@ impl Visited {
         &self.bytes[n * self.stride..(n + 1) * self.stride]
     }
 
-    /// Bytes that it takes for each state, table included.
-    pub(crate) fn bytes_per_state(&self) -> f64 {
-        let table = self.table.capacity() * (size_of::<u32>() + 1);
-        (self.bytes.len() + table) as f64 / self.len().max(1) as f64
+    /// Bytes that it takes, table included.
+    pub(crate) fn memory(&self) -> usize {
+        self.bytes.len() + self.table.capacity() * (size_of::<u32>() + 1)
     }
 
     /// The state's number, and whether it is new.
     pub(crate) fn insert(&mut self, state: &[u8]) -> (u32, bool) {
+        self.insert_hashed(self.hash(state), state)
+    }
+
+    /// The same, with the state's hash.
+    pub(crate) fn insert_hashed(&mut self, hash: u64, state: &[u8]) -> (u32, bool) {
         let Visited {
             stride,
             bytes,
@@ -47,7 +69,6 @@ impl Visited {
             hasher,
         } = self;
         let at = |n: u32| &bytes[n as usize * *stride..(n as usize + 1) * *stride];
-        let hash = hasher.hash_one(state);
         let entry = table.entry(hash, |n| at(*n) == state, |n| hasher.hash_one(at(*n)));
         match entry {
             hashbrown::hash_table::Entry::Occupied(found) => (*found.get(), false),

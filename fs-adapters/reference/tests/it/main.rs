@@ -30,5 +30,5 @@ fn explored(name: &str, policy: &Policy) -> Exploration {
 }
 
 fn found(name: &str, policy: &Policy) -> Vec<Anomaly> {
-    explored(name, policy).found.into_keys().collect()
+    explored(name, policy).found.into_iter().collect()
 }
