@@ -80,13 +80,14 @@ pub fn estimate(model: &Model) -> f64 {
 /// States that one thread alone is quicker with.
 const ALONE: usize = 50_000;
 /// States that a thread takes in one go; what they lead to is kept in between.
-const BATCH: usize = 1 << 15;
+const BATCH: usize = 1 << 12;
 /// Threads, at most.
 const THREADS: usize = 8;
 
 /// Explores, on all CPUs where there is much to do.
 pub fn explore(model: &Model, limits: &Limits) -> Exploration {
     let begun = Instant::now();
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let mut shards = vec![Shard::first(model)];
     let mut complete = true;
     let states = |shards: &[Shard]| shards.iter().map(|s| s.visited.len()).sum::<usize>();
@@ -97,8 +98,8 @@ pub fn explore(model: &Model, limits: &Limits) -> Exploration {
         }
         if let [alone] = &shards[..]
             && alone.visited.len() > ALONE
+            && cpus > 1
         {
-            let cpus = std::thread::available_parallelism().map_or(1, usize::from);
             shards = alone.split(cpus.min(THREADS));
         }
         advance(model, limits.reduce, &mut shards);
@@ -136,13 +137,12 @@ struct Shard {
 /// States on their way to the shard that they belong to.
 #[derive(Default)]
 struct Parcel {
-    hashes: Vec<u64>,
+    hashes: Vec<u32>,
     bytes: Vec<u8>,
 }
 
-/// Bits of the hash that the table makes no use of.
-fn home(hash: u64, shards: usize) -> usize {
-    (hash >> 40) as u16 as usize % shards
+fn home(hash: u32, shards: usize) -> usize {
+    (hash >> 16) as usize % shards
 }
 
 impl Shard {

@@ -15,8 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use punchbench_race::plan::Plan;
-use punchbench_race::{FileId, Stage, Subject, SubjectError, Subjects};
-use punchbench_scenarios::{Geometry, Op, Role, Scenario};
+use punchbench_race::{FileId, Stage, Subject, SubjectError, Subjects, Usage};
+use punchbench_scenarios::{Capability, Geometry, Op, Role, Scenario};
 use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
@@ -25,7 +25,7 @@ use crate::compile::{CompileError, compile};
 use crate::explore::{Limits, explore};
 use crate::micro::Micro;
 use crate::model::Model;
-use crate::policy::Policy;
+use crate::policy::{Data, Policy};
 use crate::scenario::{NotModelled, calls_of, setup};
 use crate::state::State;
 use crate::value::{Value, WORDS};
@@ -123,6 +123,11 @@ impl Live {
             .map_or(0, |f| f.size.bytes(GEOMETRY));
         if setup.files.iter().any(|f| f.room as u64 * PAGE != chunk) {
             return Err(beyond("its chunk has more pages than the model"));
+        }
+        if policy.data == Data::PageCache && scenario.needs.contains(&Capability::AdviceFills) {
+            let why = "where the data is the page cache, advice brings nothing in".to_owned();
+            let scenario = scenario.scenario.clone();
+            return Err(NotModelled { scenario, why }.into());
         }
         let model = compile(&setup, policy)?;
         let explored = explore(&model, &LIMITS);
@@ -321,6 +326,7 @@ impl Live {
             actor,
             next: 0,
             pipe: Vec::new(),
+            usage: Usage::default(),
             rng: Xoshiro256PlusPlus::seed_from_u64(seed),
         }
     }

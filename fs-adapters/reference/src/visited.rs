@@ -10,8 +10,14 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 pub(crate) struct Visited {
     stride: usize,
     bytes: Vec<u8>,
-    table: HashTable<u32>,
+    /// Of each state its hash, so that growing and most misses touch no state, and its number.
+    table: HashTable<(u32, u32)>,
     hasher: DefaultHashBuilder,
+}
+
+/// The table wants its bits spread over 64.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 impl Visited {
@@ -38,8 +44,8 @@ impl Visited {
         self.stride
     }
 
-    pub(crate) fn hash(&self, state: &[u8]) -> u64 {
-        self.hasher.hash_one(state)
+    pub(crate) fn hash(&self, state: &[u8]) -> u32 {
+        self.hasher.hash_one(state) as u32
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -52,7 +58,7 @@ impl Visited {
 
     /// Bytes that it takes, table included.
     pub(crate) fn memory(&self) -> usize {
-        self.bytes.len() + self.table.capacity() * (size_of::<u32>() + 1)
+        self.bytes.len() + self.table.capacity() * (size_of::<(u32, u32)>() + 1)
     }
 
     /// The state's number, and whether it is new.
@@ -61,20 +67,20 @@ impl Visited {
     }
 
     /// The same, with the state's hash.
-    pub(crate) fn insert_hashed(&mut self, hash: u64, state: &[u8]) -> (u32, bool) {
+    pub(crate) fn insert_hashed(&mut self, hash: u32, state: &[u8]) -> (u32, bool) {
         let Visited {
             stride,
             bytes,
             table,
-            hasher,
+            ..
         } = self;
         let at = |n: u32| &bytes[n as usize * *stride..(n as usize + 1) * *stride];
-        let entry = table.entry(hash, |n| at(*n) == state, |n| hasher.hash_one(at(*n)));
-        match entry {
-            hashbrown::hash_table::Entry::Occupied(found) => (*found.get(), false),
+        let same = |(h, n): &(u32, u32)| *h == hash && at(*n) == state;
+        match table.entry(spread(hash), same, |(h, _)| spread(*h)) {
+            hashbrown::hash_table::Entry::Occupied(found) => (found.get().1, false),
             hashbrown::hash_table::Entry::Vacant(vacant) => {
                 let n = (bytes.len() / *stride) as u32;
-                vacant.insert(n);
+                vacant.insert((hash, n));
                 bytes.extend_from_slice(state);
                 (n, true)
             }

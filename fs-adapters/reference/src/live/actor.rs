@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use punchbench_race::{Call, FileId, Look, Outcome, Subject, SubjectError};
+use punchbench_race::{Call, FileId, Look, Outcome, Subject, SubjectError, Usage};
 use rand::RngExt;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
@@ -30,6 +30,8 @@ pub(super) struct LiveActor {
     pub next: usize,
     /// What a splice has put into the pipe.
     pub pipe: Vec<u8>,
+    /// What it has read from the device.
+    pub usage: Usage,
     pub rng: Xoshiro256PlusPlus,
 }
 
@@ -64,7 +66,8 @@ impl LiveActor {
                     one_step(&shared.model, w, actor, *end, &mut shown)
                 }) {
                     Some(Took::Last) => break,
-                    Some(Took::Step) => {
+                    Some(Took::Step { read }) => {
+                        self.usage.inblock += if read { PAGE / 512 } else { 0 };
                         moved = Instant::now();
                         if self.rng.random_range(0..4u8) == 0 {
                             std::thread::yield_now();
@@ -125,7 +128,10 @@ fn failed(errno: i32) -> Outcome {
 
 enum Took {
     None,
-    Step,
+    Step {
+        /// A page from the device.
+        read: bool,
+    },
     Last,
 }
 
@@ -146,14 +152,17 @@ fn one_step(
     // What is wrong with it is for the engine's oracle to say.
     next.broken = 0;
     w.state = next;
-    match model.next_step(&before, actor) {
+    let micro = model.next_step(&before, actor);
+    match micro {
         Micro::CopyOut { slot } => shown[usize::from(slot)] = Some(before.actors[actor].value),
         Micro::Load { page, slot, .. } if before.actors[actor].mapped & 1 << page != 0 => {
             shown[usize::from(slot)] = Some(before.pages[usize::from(page)].value);
         }
         _ => {}
     }
-    Took::Step
+    Took::Step {
+        read: matches!(micro, Micro::SubmitBio { .. }),
+    }
 }
 
 impl Subject for LiveActor {
@@ -211,6 +220,10 @@ impl Subject for LiveActor {
             | Call::Write { .. }
             | Call::Syncfs => failed(EOPNOTSUPP),
         }
+    }
+
+    fn usage(&mut self) -> Usage {
+        self.usage
     }
 
     fn look(&mut self, how: Look, file: FileId, at: u64, buf: &mut [u8]) -> Outcome {
