@@ -350,7 +350,7 @@ fn can_do(spec: &Spec, mounted: &Mounted) -> Result<(), Stop> {
         }
     }
     if let Some(only) = &spec.scenario.only
-        && !only.holds(mounted.driver(), &spec.record.kernel)
+        && !only.holds(&spec.target, mounted.driver(), &spec.record.kernel)
     {
         return Err(Stop::Unsupported(only.why.clone()));
     }

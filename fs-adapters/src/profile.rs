@@ -21,6 +21,8 @@ pub struct Profile {
     pub block: u64,
     /// What is allocated and freed at a time: a block, or a cluster of them (ext4's bigalloc).
     pub unit: u64,
+    /// Blocks of an allocation group, where mkfs is told so; 0 where it decides.
+    pub group: u64,
     /// Features, in the words of the filesystem's mkfs.
     pub features: &'static [&'static str],
     /// Mount options beside the filesystem's own; mountinfo must show each.
@@ -33,6 +35,7 @@ pub const BASE: Profile = Profile {
     about: "as mkfs makes it, with 4 KiB blocks",
     block: 4096,
     unit: 4096,
+    group: 0,
     features: &[],
     mount: &[],
 };

@@ -112,6 +112,9 @@ pub struct Only {
     /// Globs of the drivers; none: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drivers: Vec<String>,
+    /// Globs of the targets; none: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub targets: Vec<String>,
     /// The kernels.
     #[serde(default, skip_serializing_if = "Kernels::are_all")]
     pub kernels: Kernels,
@@ -120,10 +123,12 @@ pub struct Only {
 }
 
 impl Only {
-    /// Whether a driver on a kernel is meant.
-    pub fn holds(&self, driver: &str, kernel: &str) -> bool {
-        (self.drivers.is_empty() || self.drivers.iter().any(|g| matches_glob(g, driver)))
-            && self.kernels.contain(kernel)
+    /// Whether a target, served by a driver of a kernel, is meant.
+    pub fn holds(&self, target: &str, driver: &str, kernel: &str) -> bool {
+        let fits = |globs: &[String], word| {
+            globs.is_empty() || globs.iter().any(|g| matches_glob(g, word))
+        };
+        fits(&self.drivers, driver) && fits(&self.targets, target) && self.kernels.contain(kernel)
     }
 }
 
@@ -229,11 +234,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_is_a_bound_of_drivers_and_kernels() {
+    fn only_is_a_bound_of_drivers_targets_and_kernels() {
         let only: Only =
             serde_yaml::from_str("{drivers: [ext*], kernels: {before: \"6.12\"}, why: w}").unwrap();
-        assert!(only.holds("ext4", "5.10.0-39-amd64"));
-        assert!(!only.holds("ext4", "6.12.1") && !only.holds("xfs", "5.10.0"));
+        assert!(only.holds("ext4:1k", "ext4", "5.10.0-39-amd64"));
+        assert!(!only.holds("ext4", "ext4", "6.12.1") && !only.holds("xfs", "xfs", "5.10.0"));
+        let only: Only = serde_yaml::from_str("{targets: [\"ext4:*\"], why: w}").unwrap();
+        assert!(only.holds("ext4:1k", "ext4", "6.12.1") && !only.holds("ext4", "ext4", "6.12.1"));
     }
 
     #[test]

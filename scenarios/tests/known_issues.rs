@@ -18,10 +18,10 @@ fn stores_beside_freed_blocks(scenario: &str) -> bool {
 
 /// Whether a filler of the scenario is one that i_mmap_sem does not keep out: it locks out page faults only.
 /// Of a staged scenario it must be one that is to wait.
-fn fills_unlocked(s: &Scenario, driver: &str) -> bool {
+fn fills_unlocked(s: &Scenario, target: &str, driver: &str) -> bool {
     if s.only
         .as_ref()
-        .is_some_and(|only| !only.holds(driver, BULLSEYE))
+        .is_some_and(|only| !only.holds(target, driver, BULLSEYE))
     {
         return false;
     }
@@ -69,7 +69,7 @@ fn racy_cells_of_5_10() {
                 assert_eq!(match_issue(name, target, driver, TRIXIE), None);
                 continue;
             }
-            let racy = there && fills_unlocked(&s, driver);
+            let racy = there && fills_unlocked(&s, target, driver);
             assert_eq!(issue.is_some(), racy, "{name} on {target}");
             assert!(issue.is_none_or(|i| i.verdicts.contains(&Verdict::Stale)));
             assert_eq!(match_issue(name, target, driver, BOOKWORM), None);

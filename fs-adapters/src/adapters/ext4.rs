@@ -48,6 +48,15 @@ const PROFILES: &[Profile] = &[
         ..BASE
     },
     Profile {
+        name: "groups",
+        about: "groups of 256 blocks of 1 KiB: to free some MiB takes more than one transaction",
+        block: 1024,
+        unit: 1024,
+        group: 256,
+        features: &["^flex_bg", "^resize_inode"],
+        ..BASE
+    },
+    Profile {
         name: "nojournal",
         about: "no journal: a freed block can be allocated again at once",
         features: &["^has_journal"],

@@ -28,6 +28,9 @@ pub(super) fn arguments(format: &str, plan: &MkfsPlan) -> Vec<String> {
     if profile.unit > profile.block {
         words.extend(["-C".to_owned(), profile.unit.to_string()]);
     }
+    if profile.group > 0 {
+        words.extend(["-g".to_owned(), profile.group.to_string()]);
+    }
     words
 }
 
@@ -39,16 +42,19 @@ pub(super) fn trailing(plan: &MkfsPlan) -> Vec<String> {
 /// Where the superblock lies (Documentation/filesystems/ext4/super.rst), and the offsets in it.
 const SUPERBLOCK: usize = 1024;
 const LOG_CLUSTER_SIZE: usize = 0x1C;
+const BLOCKS_PER_GROUP: usize = 0x20;
 const MAGIC: usize = 0x38;
 const COMPAT: usize = 0x5C;
 const INCOMPAT: usize = 0x60;
 const RO_COMPAT: usize = 0x64;
 
 /// The features that profiles name: where their bit is.
-const FEATURES: [(&str, usize, u32); 4] = [
+const FEATURES: [(&str, usize, u32); 6] = [
     ("has_journal", COMPAT, 0x4),
+    ("resize_inode", COMPAT, 0x10),
     ("extent", INCOMPAT, 0x40),
     ("64bit", INCOMPAT, 0x80),
+    ("flex_bg", INCOMPAT, 0x200),
     ("bigalloc", RO_COMPAT, 0x200),
 ];
 
@@ -82,6 +88,13 @@ pub(super) fn prove(profile: &Profile, head: &[u8; 4096]) -> Result<(), ProfileE
                 },
             ));
         }
+    }
+    let group = u64::from(word(BLOCKS_PER_GROUP));
+    if profile.group > 0 && group != profile.group {
+        return Err(ProfileError::not_so(
+            format!("groups of {} blocks", profile.group),
+            format!("the superblock says {group}"),
+        ));
     }
     let cluster = 1024 << word(LOG_CLUSTER_SIZE).min(32);
     if cluster == profile.unit {
