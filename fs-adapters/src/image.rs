@@ -11,6 +11,8 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::statfs::{TMPFS_MAGIC, statfs};
 
+use crate::mounted::block_size;
+
 /// How much an image holds unless the filesystem needs more.
 pub const USUAL_SIZE: u64 = 320 << 20;
 
@@ -162,7 +164,7 @@ fn choose(named: Option<&Path>, prefer: Prefer, minimum: u64) -> Result<Place, I
 
 fn measure(path: PathBuf) -> io::Result<Place> {
     let stat = statfs(&path)?;
-    let free = stat.blocks_available() * stat.block_size().unsigned_abs();
+    let free = stat.blocks_available() * block_size(&stat);
     let in_memory = stat.filesystem_type() == TMPFS_MAGIC;
     let room = if in_memory {
         free.min(memory_available()?.saturating_sub(MEMORY_RESERVE))

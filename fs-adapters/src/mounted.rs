@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::sys::statfs::Statfs;
 use punchbench_scenarios::{Actor, Capability, Content, Op, Role, Scenario};
 use punchbench_sys::mount;
 use tempfile::TempDir;
@@ -180,7 +181,7 @@ impl Mounted {
         let stat = nix::sys::statfs::statfs(&dir)
             .map_err(io::Error::from)
             .map_err(SetUpError::io("statfs"))?;
-        let block = stat.block_size().unsigned_abs();
+        let block = block_size(&stat);
         let seen = Seen {
             dir: &dir,
             block,
@@ -247,7 +248,7 @@ impl Mounted {
             .map_err(|error| SetUpError::io("statfs")(error.into()))?;
         let seen = Seen {
             dir: &self.dir,
-            block: stat.block_size().unsigned_abs(),
+            block: block_size(&stat),
             options: &entry.super_options,
             home: &self.home,
         };
@@ -471,4 +472,9 @@ fn serving_driver(home: &Home, fstype: &str) -> String {
     } else {
         fstype.to_owned()
     }
+}
+
+/// Of a mount, in bytes: the C libraries do not agree on its type.
+pub(crate) fn block_size(stat: &Statfs) -> u64 {
+    stat.block_size() as u64
 }

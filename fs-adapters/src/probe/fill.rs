@@ -80,10 +80,14 @@ impl Scratch {
             .map_err(|error| error.to_string())?;
         let mapping = Mapping::new(self.file.as_fd(), end + UNIT as u64, Protection::Read)
             .map_err(|error| error.to_string())?;
+        let hole = end..end + UNIT as u64;
+        let there = mapping.any_resident(hole.clone());
+        if there.map_err(|error| error.to_string())? {
+            return Err("a huge page is there already, which advice could not bring in".to_owned());
+        }
         let willneed = PosixFadviseAdvice::POSIX_FADV_WILLNEED;
         posix_fadvise(&self.file, end as i64, UNIT as i64, willneed)
             .map_err(|error| error.to_string())?;
-        let hole = end..end + UNIT as u64;
         match mapping.any_resident(hole) {
             Ok(true) => Ok(()),
             Ok(false) => Err("posix_fadvise(WILLNEED) brings no page in".to_owned()),
