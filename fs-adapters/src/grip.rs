@@ -213,10 +213,10 @@ impl Grip for MountedGrip<'_> {
 
     fn asleep(&mut self, pid: i32, op: &Op) -> Result<Option<Asleep>, GripError> {
         let by_lock = |top: &str| {
-            let ways = ways(op).iter();
-            let mut names =
-                ways.flat_map(|way| accepted(*way, self.version, self.mounted.driver()));
-            names.any(|name| name == top)
+            self.mounted.lockers().any(|driver| {
+                let mut ways = ways(op).iter();
+                ways.any(|way| accepted(*way, self.version, driver).contains(&top))
+            })
         };
         // A worker of io_uring may be the one who waits.
         let tasks = observe::tasks(pid);

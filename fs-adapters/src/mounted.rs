@@ -261,6 +261,15 @@ impl Mounted {
         &self.dir
     }
 
+    /// Whose locks keep an actor waiting: its own, or those of the filesystem that it lies over.
+    pub fn lockers(&self) -> impl Iterator<Item = &str> {
+        let below = match self.target.adapter.store() {
+            Store::Stacked(layer) => Some(layer.below(self.target.profile).adapter.name()),
+            Store::Device(_) | Store::Memory | Store::FileIsDevice | Store::Directory => None,
+        };
+        below.into_iter().chain([self.driver()])
+    }
+
     /// The driver that really serves it, such as `ext4` for an ext2 image.
     pub fn driver(&self) -> &str {
         &self.driver

@@ -157,11 +157,11 @@ const TABLE: &[Row] = &[
         until: LAST,
         frames: &["btrfs_page_mkwrite"],
     },
-    // i_rwsem, where it is taken: ext4_fiemap runs without a lock through 6.12.
+    // i_rwsem, since 151ff9325e5e.
     Row {
         of: Of::Only(&["ext4"]),
         ways: &[Way::Fiemap],
-        from: Version(6, 13, 0),
+        from: Version(6, 16, 0),
         until: LAST,
         frames: &["ext4_fiemap"],
     },
