@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use punchbench_fs::adapters::fuse;
+use punchbench_fs::hold::HolderKind;
 use punchbench_results::Shard;
 
 /// Races every way of filling the page cache against every way of taking the blocks from under it.
@@ -349,6 +350,26 @@ pub enum SchemaOf {
     Record,
 }
 
+/// What can hold the block I/O of staged scenarios.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum HolderArg {
+    /// A process that serves the image by FUSE
+    #[default]
+    ImageServer,
+    /// device-mapper's delay target
+    DmDelay,
+}
+
+impl HolderArg {
+    /// What it stands for.
+    pub fn kind(self) -> HolderKind {
+        match self {
+            HolderArg::ImageServer => HolderKind::ImageServer,
+            HolderArg::DmDelay => HolderKind::DmDelay,
+        }
+    }
+}
+
 /// The options of `run`.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
@@ -380,9 +401,9 @@ pub struct RunArgs {
     /// The same seed gives the same plan and the same data [default: drawn, and printed]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// Trials in the making at a time; never more than one of them races
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub jobs: u16,
+    /// Trials in the making at a time; never more than one of them races [default: 1, of staged scenarios 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub jobs: Option<u16>,
     /// Every profile of each filesystem, not the base profile alone
     #[arg(long)]
     pub all_profiles: bool,
@@ -401,6 +422,9 @@ pub struct RunArgs {
     /// Race in a directory of a filesystem that is mounted already
     #[arg(long = "in", value_name = "DIR")]
     pub in_dir: Option<PathBuf>,
+    /// What holds the block I/O of staged scenarios
+    #[arg(long, value_enum, default_value_t)]
+    pub holder: HolderArg,
     /// Install missing mkfs and fsck tools first
     #[arg(long)]
     pub install: bool,

@@ -182,6 +182,8 @@ fn guest(
         option("--shard", shard.to_string());
     }
     option("--seed", seed.to_string());
+    // Its memory has room for one image.
+    option("--jobs", "1".to_owned());
     option("--repeat", args.repeat.to_string());
     option("--from", from.to_string());
     option("--patience", args.patience.to_string());
@@ -197,20 +199,22 @@ fn guest(
             Duration::from_secs(n / 100)
         }
     };
+    option("--holder", args.holder.kind().word().to_owned());
     if let Some(kind) = &args.inject {
         option("--inject", kind.clone());
     }
     let mut tools: Vec<String> = plan
         .iter()
         .flat_map(|t| t.target.tools())
+        .chain(args.holder.kind().tools().iter().copied())
         .map(|tool| tool.name.to_owned())
         .collect();
     tools.dedup();
-    // Held I/O goes through a FUSE-backed image.
     let mut modules: Vec<String> = plan
         .iter()
         .flat_map(|t| t.target.modules())
-        .chain(["loop", "fuse"])
+        .chain(["loop"])
+        .chain(args.holder.kind().modules().iter().copied())
         .map(str::to_owned)
         .collect();
     modules.sort_unstable();

@@ -9,7 +9,7 @@ use punchbench_scenarios::{Scenario, catalog, load_file, matches_glob};
 use rand_xoshiro::SplitMix64;
 use rand_xoshiro::rand_core::{Rng, SeedableRng};
 
-use crate::cli::RunArgs;
+use crate::cli::{HolderArg, RunArgs};
 use crate::target::Target;
 
 /// What every run over all filesystems races on the reference without and with the lock, to show that it can tell.
@@ -200,6 +200,9 @@ fn trial(args: &RunArgs, scenario: &Scenario, typed: &str, target: Target, seed:
     }
     if let Some(dir) = &args.image_dir {
         replay.push_str(&format!(" --image-dir {}", quoted(&dir.to_string_lossy())));
+    }
+    if scenario.is_staged() && args.holder != HolderArg::default() {
+        replay.push_str(&format!(" --holder {}", args.holder.kind().word()));
     }
     if let Some(kind) = &args.inject {
         replay.push_str(&format!(" --inject {kind}"));

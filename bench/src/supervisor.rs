@@ -78,13 +78,16 @@ pub fn run(
         silence: Duration::from_secs_f64(args.patience),
         racing: plan::racing(args),
     };
-    let mut todo = todo.into_iter();
+    let mut todo = todo.into_iter().peekable();
     let mut running: Vec<Child> = Vec::new();
+    // Whether what runs is staged.
+    let mut staged = false;
     loop {
-        while running.len() < usize::from(args.jobs) {
-            let Some((index, trial)) = todo.next() else {
-                break;
-            };
+        while let Some((index, trial)) = todo.next_if(|(_, next)| {
+            let next = next.scenario.is_staged();
+            running.is_empty() || running.len() < most(args, staged && next)
+        }) {
+            staged = trial.scenario.is_staged() && (staged || running.is_empty());
             let log = dirs.logs.join(format!("{index:04}.log"));
             match Child::start(index, &spec(trial, args, dirs), &log) {
                 Ok(child) => running.push(child),
@@ -154,6 +157,18 @@ pub struct Dirs {
     pub work: PathBuf,
 }
 
+/// Staged attempts at a time, if the user does not say: who is parked uses no CPU.
+const SIDE_BY_SIDE: usize = 4;
+
+/// The most trials at a time, while all of them are staged or not.
+fn most(args: &RunArgs, staged: bool) -> usize {
+    match args.jobs {
+        Some(jobs) => jobs.into(),
+        None if staged && args.device.is_none() => SIDE_BY_SIDE,
+        None => 1,
+    }
+}
+
 fn spec(trial: &Trial, args: &RunArgs, dirs: &Dirs) -> Spec {
     let (seconds, rounds) = match plan::racing(args) {
         Racing::Seconds { least, most } => (Some((least, most)), None),
@@ -171,8 +186,9 @@ fn spec(trial: &Trial, args: &RunArgs, dirs: &Dirs) -> Spec {
         device: args.device.clone(),
         insist: args.insist,
         in_dir: args.in_dir.clone(),
+        holder: args.holder.kind(),
         inject: args.inject.clone(),
-        takes_turns: args.jobs > 1,
+        takes_turns: args.jobs.is_some_and(|jobs| jobs > 1) && !trial.scenario.is_staged(),
         record: blank::record(trial),
     }
 }

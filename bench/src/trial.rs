@@ -192,7 +192,7 @@ fn attempt(spec: &Spec, record: &mut Record, link: &mut Link) -> Result<(), Stop
     env.image_dir = spec.image_dir.as_deref();
     env.device = device.as_ref();
     env.in_dir = spec.in_dir.as_deref();
-    env.hold = spec.scenario.is_staged();
+    env.hold = spec.scenario.is_staged().then_some(spec.holder);
     let mut mounted = target.set_up(&env)?;
 
     link.phase(Phase::Mount)?;

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use punchbench_fs::hold::HolderKind;
 use punchbench_results::Record;
 use punchbench_scenarios::Scenario;
 use serde::{Deserialize, Serialize};
@@ -33,6 +34,8 @@ pub struct Spec {
     pub insist: bool,
     /// The directory to race in instead.
     pub in_dir: Option<PathBuf>,
+    /// What holds I/O of a staged scenario.
+    pub holder: HolderKind,
     /// The lie to tell.
     pub inject: Option<String>,
     /// Ask for leave before racing, because other trials run.

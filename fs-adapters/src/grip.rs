@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use punchbench_race::{Asleep, FileId, Grip, GripError, Hold, HoldId};
 use punchbench_scenarios::{Op, Scenario};
+use punchbench_sys::blk;
 
 use crate::hold::place::{self, PlaceError};
 use crate::hold::{self, ActorHold, HoldError, HoldSpec, Holder, Throttle, Way, accepted, observe};
@@ -99,11 +100,20 @@ impl<'a> MountedGrip<'a> {
         })
     }
 
+    fn open(&self, file: FileId) -> Result<File, GripError> {
+        let path = &self.files[usize::from(file)];
+        File::open(path).map_err(failed(&format!("open {}", path.display())))
+    }
+
+    fn device(&self) -> Result<&Path, GripError> {
+        self.mounted
+            .device_path()
+            .ok_or_else(|| GripError::Unsupported("it is on no block device".to_owned()))
+    }
+
     /// The device's bytes under a range of a file.
     fn on_device(&self, file: FileId, range: Range<u64>) -> Result<Vec<Range<u64>>, GripError> {
-        let path = &self.files[usize::from(file)];
-        let opened = File::open(path).map_err(failed(&format!("open {}", path.display())))?;
-        let found = place::of_file(self.mounted, &opened, range)?;
+        let found = place::of_file(self.mounted, &self.open(file)?, range)?;
         if found.is_empty() {
             let why = "the file has no blocks of the device there, as far as FIEMAP tells";
             return Err(GripError::Unsupported(why.to_owned()));
@@ -119,6 +129,14 @@ impl<'a> MountedGrip<'a> {
             Hold::WritesOf { file, range } => {
                 Ok(HoldSpec::writes(self.on_device(*file, range.clone())?))
             }
+            Hold::MetadataOf { file, range } => {
+                let file = self.open(*file)?;
+                Ok(HoldSpec::reads(place::of_metadata(
+                    self.mounted,
+                    &file,
+                    range.clone(),
+                )?))
+            }
             Hold::ReadsExcept { file, range } => Ok(HoldSpec::reads_outside(
                 self.on_device(*file, range.clone())?,
             )),
@@ -130,10 +148,7 @@ impl<'a> MountedGrip<'a> {
     }
 
     fn throttle(&self, pid: i32, at_most: Duration) -> Result<ActorHold, GripError> {
-        let path = self.mounted.device_path().ok_or_else(|| {
-            GripError::Unsupported("there is no device whose I/O could be throttled".to_owned())
-        })?;
-        let device = std::fs::metadata(path)
+        let device = std::fs::metadata(self.device()?)
             .map_err(failed("look at the device"))?
             .st_rdev();
         let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
@@ -153,6 +168,7 @@ fn ways(op: &Op) -> &'static [Way] {
         Op::Fault(_) => &[Way::Fault],
         Op::Store(_) => &[Way::PageMkwrite, Way::Fault],
         Op::Fiemap(_) => &[Way::Fiemap],
+        Op::PrecacheExtents(_) => &[Way::Precache],
         Op::PunchHole(_)
         | Op::ZeroRange(_)
         | Op::CollapseRange(_)
@@ -177,6 +193,7 @@ impl Grip for MountedGrip<'_> {
             Hold::IoOf { pid } => Kept::Throttled(self.throttle(*pid, at_most)?),
             Hold::ReadsOf { .. }
             | Hold::WritesOf { .. }
+            | Hold::MetadataOf { .. }
             | Hold::ReadsExcept { .. }
             | Hold::Commits => Kept::Served(self.holder()?.hold(&self.spec(what)?, at_most)?),
         };
@@ -209,6 +226,12 @@ impl Grip for MountedGrip<'_> {
             Kept::Throttled(actor) => actor.release()?,
         }
         Ok(())
+    }
+
+    fn cool_metadata(&mut self) -> Result<(), GripError> {
+        let path = self.device()?;
+        let device = File::open(path).map_err(failed(&format!("open {}", path.display())))?;
+        blk::flush_buffers(&device).map_err(failed("drop the device's buffers"))
     }
 
     fn asleep(&mut self, pid: i32, op: &Op) -> Result<Option<Asleep>, GripError> {

@@ -12,7 +12,7 @@ use punchbench_sys::loopdev::LoopDevice;
 use tempfile::TempDir;
 
 use crate::devices::DeviceFile;
-use crate::hold::{Holder, ImageServer};
+use crate::hold::{DmDelay, Holder, ImageServer};
 use crate::mounted::Mounted;
 use crate::set_up::{SetUpError, open_uncached};
 
@@ -25,6 +25,8 @@ pub(crate) enum Home {
     /// A loop device over an unnamed file.
     Loop {
         discard: DiscardOff,
+        /// Over the device, to hold I/O.
+        delay: Option<DmDelay>,
         device: LoopDevice,
         /// Between the device and the image, to hold I/O; ends when the device has gone.
         server: Option<ImageServer>,
@@ -51,6 +53,11 @@ impl Home {
     /// The device's node and how much of it is used.
     pub fn device(&self) -> Option<(&Path, u64)> {
         match self {
+            Home::Loop {
+                delay: Some(delay),
+                size,
+                ..
+            } => Some((delay.path(), *size)),
             Home::Loop { device, size, .. } => Some((device.path(), *size)),
             Home::Device { device, .. } => Some((&device.path, device.size)),
             Home::Layer(below) => below.home().device(),
@@ -61,7 +68,11 @@ impl Home {
     /// What holds chosen I/O of the device, if it was set up so.
     pub fn holder(&self) -> Option<&dyn Holder> {
         match self {
-            Home::Loop { server, .. } => server.as_ref().map(|server| server as &dyn Holder),
+            Home::Loop { server, delay, .. } => match (server, delay) {
+                (Some(server), _) => Some(server),
+                (None, Some(delay)) => Some(delay),
+                (None, None) => None,
+            },
             Home::Layer(below) => below.home().holder(),
             Home::Device { .. } | Home::FileIsDevice(_) | Home::Memory | Home::Directory => None,
         }

@@ -222,7 +222,7 @@ impl Injection {
             Lie::DropStore => does(&|op| matches!(op, Op::Store(_))),
             Lie::DropWrite => does(&|op| matches!(op, Op::Write(_))),
             Lie::CutShort => does(&|op| matches!(op, Op::ReadInto(_))),
-            Lie::Wait => does(&|op| matches!(op, Op::Read(args) if args.nowait)),
+            Lie::Wait => does(&Op::may_not_wait),
             Lie::NeverFill => actor.role == Role::Filler,
             Lie::NeverOverlap => {
                 matches!(actor.role, Role::Filler | Role::Dirtier)

@@ -111,6 +111,10 @@ impl Abilities {
             fresh("advice")?.advice_fills(medium),
         );
         note(Capability::Fiemap, fresh("fiemap")?.fiemap(medium));
+        note(
+            Capability::PrecacheExtents,
+            fresh("precache")?.precache_extents(),
+        );
         Ok(Abilities(found))
     }
 

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::adapter::{MkfsPlan, OnDevice, Stacked, Store, Target};
 use crate::device::{self, DeviceChoice};
-use crate::hold::{HoldError, ImageServer};
+use crate::hold::{DmDelay, HoldError, HolderKind, ImageServer};
 use crate::home::{DiscardOff, Home, RealDevice};
 use crate::image::{self, Background, Prefer};
 use crate::kernel::{self, Support};
@@ -44,8 +44,8 @@ pub struct SetUp<'a> {
     pub size: u64,
     /// The bytes of the device before mkfs.
     pub background: Background<'a>,
-    /// Put the image before a server that can hold chosen I/O: see [`Mounted::holder`].
-    pub hold: bool,
+    /// What is to hold chosen I/O, if anything: see [`Mounted::holder`].
+    pub hold: Option<HolderKind>,
     /// How long mkfs or fsck may take.
     pub tool_time: Duration,
 }
@@ -61,7 +61,7 @@ impl<'a> SetUp<'a> {
             in_dir: None,
             size: image::USUAL_SIZE,
             background,
-            hold: false,
+            hold: None,
             tool_time: TOOL_TIME,
         }
     }
@@ -365,7 +365,7 @@ fn loop_device(
     facts.push(format!("image: {}", image.place));
     let nodes = own_directory(env.tag, env.work_dir)?;
     let tag = env.tag.to_string();
-    let (device, server) = if env.hold {
+    let (device, server) = if env.hold == Some(HolderKind::ImageServer) {
         let (server, file) = ImageServer::start(&image.file, env.tag, env.work_dir)?;
         let device = LoopDevice::attach_to_new(&file, &tag, true, nodes.path())?;
         // Through its page cache, requests would reach the server late or never.
@@ -378,15 +378,25 @@ fn loop_device(
                 device.name()
             )));
         }
-        facts.push("holder: the image's server".to_owned());
         (device, Some(server))
     } else {
         let device = LoopDevice::attach_to_new(&image.file, &tag, false, nodes.path())?;
         (device, None)
     };
     let discard = DiscardOff::of_loop(&device.name(), facts)?;
+    let delay = match env.hold {
+        Some(HolderKind::DmDelay) => {
+            let work_dir = nodes.path();
+            Some(DmDelay::over(device.path(), image.size, env.tag, work_dir)?)
+        }
+        Some(HolderKind::ImageServer) | None => None,
+    };
+    if let Some(kind) = env.hold {
+        facts.push(format!("holder: {}", kind.word()));
+    }
     Ok(Home::Loop {
         discard,
+        delay,
         device,
         server,
         image: image.file,

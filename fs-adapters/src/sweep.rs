@@ -18,7 +18,7 @@ use punchbench_sys::{blk, loopdev, mount};
 
 use crate::adapter::{ADAPTERS, Store};
 use crate::folios;
-use crate::hold::{fusectl, throttle};
+use crate::hold::{dm_delay, fusectl, throttle};
 use crate::tag::{ENVIRONMENT, Tag};
 
 /// How long processes get to die and devices to be released.
@@ -44,6 +44,7 @@ pub fn sweep(directories: &[&Path]) -> io::Result<Vec<String>> {
     // What is frozen is thawed first: whoever waits for it cannot even be killed before.
     release_mounts(&dead_devices, &mut lines)?;
     end_processes(&mut lines)?;
+    lines.extend(dm_delay::sweep()?);
     for number in dead_devices {
         lines.push(clear_device(number));
     }

@@ -174,6 +174,15 @@ pub const FOR_GUESTS: [Tool; 4] = [
         package: Package::same("zstd"),
     },
 ];
+/// Sets device-mapper devices up, to hold I/O.
+pub const DMSETUP: Tool = Tool {
+    name: "dmsetup",
+    version_argument: "--version",
+    package: Package {
+        debian: "dmsetup",
+        ..Package::same("device-mapper")
+    },
+};
 /// Tells whether a device carries a signature.
 pub const BLKID: Tool = Tool {
     name: "blkid",

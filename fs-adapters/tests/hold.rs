@@ -21,8 +21,8 @@ use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use punchbench_fs::hold::observe::{self, wait_asleep};
 use punchbench_fs::hold::{
-    At, HoldError, HoldSpec, Holder, ImageServer, IoKind, SERVE_IMAGE, Stay, Throttle, Way,
-    accepted, place, serve,
+    At, HoldError, HoldSpec, Holder, HolderKind, ImageServer, IoKind, SERVE_IMAGE, Stay, Throttle,
+    Way, accepted, place, serve,
 };
 use punchbench_fs::tag::ENVIRONMENT;
 use punchbench_fs::tools::Version;
@@ -154,7 +154,7 @@ fn with(fs: &str, hold: bool, test: impl FnOnce(&Mounted) -> Result<(), Failed>)
 fn set_up(fs: &str, hold: bool, tag: &Tag, work: &Path) -> Result<Mounted, SetUpError> {
     let background = |_: u64, bytes: &mut [u8]| bytes.fill(0xE5);
     let env = SetUp {
-        hold,
+        hold: hold.then_some(HolderKind::ImageServer),
         ..SetUp::new(tag, work, &background)
     };
     let target = Target::parse(fs).map_err(|error| SetUpError::Error(error.to_string()))?;
@@ -507,7 +507,7 @@ fn trial(stage: &str, work: &str) -> Result<(), Failed> {
         keep.extend([Box::new(device) as Box<dyn std::any::Any>, Box::new(server)]);
     } else {
         let env = SetUp {
-            hold: true,
+            hold: Some(HolderKind::ImageServer),
             ..SetUp::new(&tag, work, &background)
         };
         let mounted = Target::parse("ext4")?.set_up(&env)?;

@@ -168,6 +168,7 @@ fn system_call(op: &Op) -> &'static str {
         Op::Read(a) if a.direct => "an O_DIRECT read",
         Op::Read(a) if a.readahead => "read(2) with read-ahead",
         Op::Read(_) => "read(2)",
+        Op::UringRead(a) if a.nowait => "an io_uring read with RWF_NOWAIT",
         Op::UringRead(_) => "an io_uring read",
         Op::Splice(a) if a.late => "splice(2), drained once the invalidator has returned,",
         Op::Splice(_) => "splice(2)",
@@ -179,6 +180,7 @@ fn system_call(op: &Op) -> &'static str {
             crate::MadviseAdvice::PopulateRead => "madvise(POPULATE_READ)",
         },
         Op::Fiemap(_) => "ioctl(FS_IOC_FIEMAP)",
+        Op::PrecacheExtents(_) => "ioctl(EXT4_IOC_PRECACHE_EXTENTS)",
         Op::Dedupe(_) => "ioctl(FIDEDUPERANGE)",
         Op::CloneRange(_) => "ioctl(FICLONERANGE)",
         Op::ExchangeRange(_) => "ioctl(XFS_IOC_EXCHANGE_RANGE)",
@@ -280,7 +282,7 @@ fn steps(op: &Op) -> &'static [&'static str] {
         | Op::Fadvise(_)
         | Op::Readahead(_)
         | Op::Madvise(_) => &["finds no page, looks up the block", "brings the page in"],
-        Op::Fiemap(_) => &["looks the blocks up"],
+        Op::Fiemap(_) | Op::PrecacheExtents(_) => &["looks the blocks up"],
         Op::Store(_) => &["makes the page writable", "stores"],
         Op::Write(a) if a.direct => &["drops the pages", "writes the blocks"],
         Op::Write(_) | Op::Extend(_) | Op::Syncfs(_) => &[],

@@ -180,7 +180,8 @@ impl Op {
             | Op::Madvise(_)
             // vfs_dedupe_file_range_compare() reads both files.
             | Op::Dedupe(_)
-            | Op::Fiemap(_) => true,
+            | Op::Fiemap(_)
+            | Op::PrecacheExtents(_) => true,
             Op::PunchHole(_)
             | Op::ZeroRange(_)
             | Op::CollapseRange(_)
@@ -228,6 +229,7 @@ impl Op {
             | Op::Readahead(_)
             | Op::Madvise(_)
             | Op::Fiemap(_)
+            | Op::PrecacheExtents(_)
             | Op::SwapBoot(_)
             | Op::JournalData(_)
             | Op::Store(_)

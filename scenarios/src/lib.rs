@@ -40,7 +40,7 @@ pub use model::{
 pub use named::Named;
 pub use op::{
     CopyArgs, DedupeArgs, Effect, ExchangeArgs, MadviseAdvice, MadviseArgs, NoArgs, On, OnFile,
-    OnRange, Op, ReadArgs, SpliceArgs, WriteArgs,
+    OnRange, Op, ReadArgs, SpliceArgs, UringReadArgs, WriteArgs,
 };
 pub use range::{Anchor, Geometry, Position, RangeError, RangeExpr, Size, Unit};
 pub use schema::schema_json;

@@ -272,6 +272,8 @@ pub enum Capability {
     AdviceFills,
     /// FS_IOC_FIEMAP with addresses on the device.
     Fiemap,
+    /// EXT4_IOC_PRECACHE_EXTENTS.
+    PrecacheExtents,
 }
 
 impl Scenario {

@@ -13,7 +13,7 @@ mod args;
 
 pub use args::{
     CopyArgs, DedupeArgs, ExchangeArgs, MadviseAdvice, MadviseArgs, NoArgs, OnFile, OnRange,
-    ReadArgs, SpliceArgs, WriteArgs,
+    ReadArgs, SpliceArgs, UringReadArgs, WriteArgs,
 };
 
 /// One operation, written in YAML as a map of one key: `- punch_hole: {file: victim, range: chunk}`.
@@ -34,8 +34,8 @@ pub enum Op {
     Extend(OnFile),
     /// pread(2), preadv2(RWF_NOWAIT) or an O_DIRECT read.
     Read(ReadArgs),
-    /// One IORING_OP_READ, submitted and awaited in one io_uring_enter(2).
-    UringRead(OnRange),
+    /// One IORING_OP_READ, with RWF_NOWAIT where asked, submitted and awaited in one io_uring_enter(2).
+    UringRead(UringReadArgs),
     /// splice(2) into a pipe of the actor's own, which is then drained.
     Splice(SpliceArgs),
     /// Loads through the actor's own shared mapping.
@@ -48,6 +48,9 @@ pub enum Op {
     Madvise(MadviseArgs),
     /// ioctl(FS_IOC_FIEMAP) without a flag: fills no page, but ext4's extent status (`ext4_fiemap`).
     Fiemap(OnRange),
+    /// ioctl(EXT4_IOC_PRECACHE_EXTENTS): fills ext4's extent status with all of a file's extents
+    /// (`ext4_ext_precache`).
+    PrecacheExtents(OnFile),
     /// ioctl(FIDEDUPERANGE): the compare fills both files' page caches.
     Dedupe(DedupeArgs),
     /// ioctl(FICLONERANGE): the range shares the blocks of the same offsets of another file.
@@ -151,6 +154,7 @@ impl Op {
             | Op::Readahead(_)
             | Op::Madvise(_)
             | Op::Fiemap(_)
+            | Op::PrecacheExtents(_)
             | Op::Dedupe(_)
             | Op::JournalData(_)
             | Op::Syncfs(_) => Effect::None,
@@ -174,6 +178,7 @@ impl Op {
             Op::Readahead(_) => "readahead",
             Op::Madvise(_) => "madvise",
             Op::Fiemap(_) => "fiemap",
+            Op::PrecacheExtents(_) => "precache_extents",
             Op::Dedupe(_) => "dedupe",
             Op::CloneRange(_) => "clone_range",
             Op::ExchangeRange(_) => "exchange_range",
@@ -213,6 +218,7 @@ impl Op {
             }),
             Op::Fadvise(_) | Op::Readahead(_) => Some(Capability::AdviceFills),
             Op::Fiemap(_) => Some(Capability::Fiemap),
+            Op::PrecacheExtents(_) => Some(Capability::PrecacheExtents),
             Op::Write(a) if a.direct => Some(Capability::DirectWrite),
             Op::Read(_)
             | Op::Splice(_)
@@ -232,7 +238,6 @@ impl Op {
             | Op::CollapseRange(r)
             | Op::InsertRange(r)
             | Op::Truncate(r)
-            | Op::UringRead(r)
             | Op::Fault(r)
             | Op::Fadvise(r)
             | Op::Readahead(r)
@@ -241,19 +246,25 @@ impl Op {
             | Op::BlkDiscard(r)
             | Op::Store(r) => (Some((&r.file, &r.range)), None),
             Op::Read(a) => (Some((&a.file, &a.range)), None),
+            Op::UringRead(a) => (Some((&a.file, &a.range)), None),
             Op::Splice(a) => (Some((&a.file, &a.range)), None),
             Op::Write(a) => (Some((&a.file, &a.range)), None),
             Op::Madvise(a) => (Some((&a.file, &a.range)), None),
             Op::Dedupe(a) => (Some((&a.file, &a.range)), Some(&a.into)),
             Op::CloneRange(a) | Op::ReadInto(a) => (Some((&a.file, &a.range)), Some(&a.from)),
             Op::ExchangeRange(a) => (Some((&a.file, &a.range)), Some(&a.with)),
-            Op::Extend(_) | Op::SwapBoot(_) | Op::JournalData(_) | Op::Syncfs(_) => (None, None),
+            Op::Extend(_)
+            | Op::PrecacheExtents(_)
+            | Op::SwapBoot(_)
+            | Op::JournalData(_)
+            | Op::Syncfs(_) => (None, None),
         }
     }
 
     /// The file it works on, be it on a range or as a whole.
     pub fn file(&self) -> Option<&str> {
-        if let Op::Extend(f) | Op::SwapBoot(f) | Op::JournalData(f) = self {
+        if let Op::Extend(f) | Op::PrecacheExtents(f) | Op::SwapBoot(f) | Op::JournalData(f) = self
+        {
             return Some(&f.file);
         }
         self.operands().0.map(|(file, _)| file)
@@ -281,6 +292,15 @@ impl Op {
             self,
             Op::Read(_) | Op::UringRead(_) | Op::Splice(_) | Op::Fault(_)
         )
+    }
+
+    /// Whether it asks not to be kept waiting (RWF_NOWAIT).
+    pub fn may_not_wait(&self) -> bool {
+        match self {
+            Op::Read(a) => a.nowait,
+            Op::UringRead(a) => a.nowait,
+            _ => false,
+        }
     }
 
     /// Whether the actor needs its own mapping of the file for it.
@@ -327,7 +347,7 @@ mod tests {
             "observes fills",
         ),
         (
-            "uring_read: {file: a, range: chunk}",
+            "uring_read: {file: a, range: chunk, nowait: true}",
             Some(Capability::IoUring),
             "observes fills",
         ),
@@ -345,6 +365,11 @@ mod tests {
             "truncate: {file: a, range: chunk}",
             Some(Capability::Resize),
             "invalidates",
+        ),
+        (
+            "precache_extents: {file: a}",
+            Some(Capability::PrecacheExtents),
+            "fills",
         ),
         ("extend: {file: a}", Some(Capability::Resize), ""),
         (

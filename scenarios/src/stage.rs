@@ -16,6 +16,9 @@ pub enum Step {
     Warm(OnRange),
     /// Evicts a range, and proves it.
     Cool(OnRange),
+    /// Evicts what of the filesystem's metadata is clean and not in use from the page cache of its device
+    /// (BLKFLSBUF). What a file's inode keeps, such as ext4's extent status, stays.
+    CoolMetadata(NoArgs),
     /// Mounts the filesystem anew, before anybody has opened a file: metadata must be read again. The first
     /// step, if it is one.
     Remount(NoArgs),
@@ -60,6 +63,9 @@ pub enum Held {
     WritesOf(OnRange),
     /// Reads of anything but the blocks of a file's data.
     ReadsExcept(OnFile),
+    /// Reads of the metadata that reading a range of a file takes, such as ext4's extent blocks: found by
+    /// reading it once, so nothing may have read it since the filesystem was mounted.
+    MetadataOf(OnRange),
     /// All I/O of the process of one actor.
     IoOf(ActorArgs),
     /// Writes to the journal.
@@ -195,6 +201,7 @@ impl Step {
         match self {
             Step::Warm(_) => "warm",
             Step::Cool(_) => "cool",
+            Step::CoolMetadata(_) => "cool_metadata",
             Step::Remount(_) => "remount",
             Step::Hold(_) => "hold",
             Step::Start(_) => "start",
@@ -214,11 +221,13 @@ impl Step {
             Step::Hold(HoldArgs { what, .. }) => match what {
                 Held::ReadsOf(on) => Some((&["what", "reads_of"], on)),
                 Held::WritesOf(on) => Some((&["what", "writes_of"], on)),
+                Held::MetadataOf(on) => Some((&["what", "metadata_of"], on)),
                 Held::ReadsExcept(_) | Held::IoOf(_) | Held::Journal(_) | Held::Checkpoint(_) => {
                     None
                 }
             },
             Step::Remount(_)
+            | Step::CoolMetadata(_)
             | Step::Start(_)
             | Step::Parked(_)
             | Step::Observe(_)

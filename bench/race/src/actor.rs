@@ -19,6 +19,7 @@ use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use crate::board::{Aborted, Board, Known, Spin};
+use crate::confirm::place_of;
 use crate::content::{Content, Piece};
 use crate::judge::{Got, Wrong, judge, legal_words};
 use crate::message::{Finding, Message, Sender, legal_at};
@@ -31,9 +32,7 @@ pub const QUIT: u64 = u64::MAX;
 
 /// Findings that one actor reports in full; the rest are counted.
 const MOST_FINDINGS: u64 = 64;
-/// In a suspect's word: the file above, the page below, and whether its verdict is new to who tells.
-pub(crate) const FILE_SHIFT: u32 = 48;
-/// As [`FILE_SHIFT`].
+/// In a suspect's word: its verdict is new to who tells.
 pub(crate) const FRESH: u64 = 1 << 63;
 /// A filler with a CPU of its own gives it away every so many calls: the worker that reads for it may be
 /// waiting for that very CPU, and otherwise would until the next tick.

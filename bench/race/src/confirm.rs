@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use punchbench_results::{Answer, Phase, Via};
 
-use crate::actor::{Ended, FILE_SHIFT, FRESH, Racer};
+use crate::actor::{Ended, FRESH, Racer};
 use crate::content::{Content, Piece};
 use crate::judge::{Got, judge};
 use crate::message::{Finding, Message, decode, encode, failed};
@@ -16,6 +16,8 @@ use crate::{DirectIo, FileId, Look};
 /// Confirmations of a trial, beside those of a verdict seen for the first time. One a batch: evicting for
 /// one may evict the next one's page.
 const PER_TRIAL: u64 = 16;
+/// In a page's word the file stands above, the page below.
+const FILE_SHIFT: u32 = 48;
 /// The pause before a range is read again: long enough for any I/O of the race to have ended.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -43,23 +45,44 @@ impl Racer<'_> {
             )?;
         }
         board.gate(spin)?;
+        let mut wrong = Vec::new();
         if self.leads() {
             for (file, range) in &scope {
-                self.probe_and_tell(Look::Read, pass, from, to, *file, range.clone(), contents)?;
+                let pages = self.probe_and_tell(
+                    Look::Read,
+                    pass,
+                    from,
+                    to,
+                    *file,
+                    range.clone(),
+                    contents,
+                )?;
+                wrong.extend(pages);
             }
         }
         self.violated +=
             u64::from(board.violated().load(SeqCst).count_ones()) * u64::from(self.leads());
-        if self.leads() {
-            board.confirm().store(self.next_suspect(), SeqCst);
-        }
-        board.gate(spin)?;
-        match board.confirm().load(SeqCst) {
-            0 => Ok(()),
-            suspect => self.confirm(suspect, from..to, contents),
+        let mut next = self.next_suspect();
+        // One attempt is all there is of a staged trial: each filler's page is looked at again.
+        wrong.retain(|place| !plan.stage.is_empty() && *place != next);
+        wrong.truncate(PER_TRIAL as usize);
+        loop {
+            if self.leads() {
+                board.confirm().store(next, SeqCst);
+            }
+            board.gate(spin)?;
+            match board.confirm().load(SeqCst) {
+                0 => return Ok(()),
+                suspect => self.confirm(suspect, from..to, contents)?,
+            }
+            if plan.stage.is_empty() {
+                return Ok(());
+            }
+            next = wrong.pop().unwrap_or(0);
         }
     }
 
+    /// The pages that were wrong, as words.
     #[expect(clippy::too_many_arguments, reason = "where and when a probe looks")]
     fn probe_and_tell(
         &mut self,
@@ -70,8 +93,9 @@ impl Racer<'_> {
         file: FileId,
         range: std::ops::Range<u64>,
         contents: &[Content],
-    ) -> Result<(), Ended> {
+    ) -> Result<Vec<u64>, Ended> {
         let content = &contents[usize::from(file)];
+        let mut places = Vec::new();
         for (wrong, bytes) in self.probe_range(how, file, range, content) {
             let pieces: Vec<Piece> = content.window(wrong.offset..wrong.offset + 1).collect();
             let via = if how == Look::Mapping {
@@ -90,8 +114,9 @@ impl Racer<'_> {
                 clock: [now, now, 0, 0],
                 ..finding
             })?;
+            places.push(place_of(file, wrong.offset / self.part.plan.page()));
         }
-        Ok(())
+        Ok(places)
     }
 
     /// The suspect to confirm now, or 0.
@@ -110,8 +135,7 @@ impl Racer<'_> {
         contents: &[Content],
     ) -> Result<(), Ended> {
         let (board, spin, plan) = (self.part.board, self.part.spin, self.part.plan);
-        let file = ((suspect - 1) >> FILE_SHIFT) as FileId;
-        let page = (suspect - 1) & ((1 << FILE_SHIFT) - 1);
+        let (file, page) = file_and_page(suspect);
         let content = &contents[usize::from(file)];
         let start = page * plan.page();
         // A page past the end has no bytes to look at: the whole of it must stay away.
@@ -216,6 +240,19 @@ impl Racer<'_> {
             &self.part.plan.names,
         )
     }
+}
+
+/// A page of a file as one word, never 0.
+pub(crate) fn place_of(file: FileId, page: u64) -> u64 {
+    1 + (u64::from(file) << FILE_SHIFT | page)
+}
+
+fn file_and_page(place: u64) -> (FileId, u64) {
+    let place = place - 1;
+    (
+        (place >> FILE_SHIFT) as FileId,
+        place & ((1 << FILE_SHIFT) - 1),
+    )
 }
 
 /// Why a direct read would confirm nothing, if it would not.

@@ -25,6 +25,13 @@ pub enum Hold {
         /// Which bytes of it.
         range: Range<u64>,
     },
+    /// Reads of the metadata that reading a range of a file takes.
+    MetadataOf {
+        /// Which.
+        file: FileId,
+        /// Which bytes of it.
+        range: Range<u64>,
+    },
     /// All reads but those of the blocks under a file's data.
     ReadsExcept {
         /// Which.
@@ -77,6 +84,9 @@ pub trait Grip {
 
     /// Lets it go on.
     fn release(&mut self, hold: HoldId) -> Result<(), GripError>;
+
+    /// Evicts the filesystem's metadata that is clean and not in use from its device's page cache.
+    fn cool_metadata(&mut self) -> Result<(), GripError>;
 
     /// What a process that carries out `op` sleeps in, uninterruptibly; `None` while it runs, or sleeps in
     /// user space's name.

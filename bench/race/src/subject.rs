@@ -36,7 +36,12 @@ pub enum Call {
         readahead: bool,
     },
     /// One IORING_OP_READ into the buffer, submitted and awaited in one io_uring_enter(2).
-    UringRead { file: FileId, at: u64, len: u64 },
+    UringRead {
+        file: FileId,
+        at: u64,
+        len: u64,
+        nowait: bool,
+    },
     /// splice(2) into the actor's own pipe, as much as it takes. What was left in it is dropped first.
     Splice {
         file: FileId,
@@ -62,6 +67,8 @@ pub enum Call {
     },
     /// FS_IOC_FIEMAP of the range without a flag; `bytes` counts the extents that it told.
     Fiemap { file: FileId, at: u64, len: u64 },
+    /// ioctl(EXT4_IOC_PRECACHE_EXTENTS).
+    PrecacheExtents { file: FileId },
     /// FIDEDUPERANGE into the same offsets of another file.
     Dedupe {
         file: FileId,
@@ -113,12 +120,20 @@ pub enum Call {
 }
 
 impl Call {
+    /// Whether it asked not to be kept waiting.
+    pub fn may_not_wait(&self) -> bool {
+        matches!(
+            self,
+            Call::Read { nowait: true, .. } | Call::UringRead { nowait: true, .. }
+        )
+    }
+
     /// The range whose bytes it leaves in the buffer to be judged, a splice once it is drained: file, offset,
     /// length.
     pub fn shows(&self) -> Option<(FileId, u64, u64)> {
         match *self {
             Call::Read { file, at, len, .. }
-            | Call::UringRead { file, at, len }
+            | Call::UringRead { file, at, len, .. }
             | Call::Splice { file, at, len, .. }
             | Call::Drain { file, at, len }
             | Call::Fault { file, at, len } => Some((file, at, len)),
@@ -131,6 +146,7 @@ impl Call {
             | Call::Readahead { .. }
             | Call::Madvise { .. }
             | Call::Fiemap { .. }
+            | Call::PrecacheExtents { .. }
             | Call::Dedupe { .. }
             | Call::CloneRange { .. }
             | Call::ExchangeRange { .. }

@@ -5,7 +5,9 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use linux_raw_sys::general::FS_JOURNAL_DATA_FL;
-use linux_raw_sys::ioctl::{EXT4_IOC_SWAP_BOOT, FS_IOC_GETFLAGS, FS_IOC_SETFLAGS};
+use linux_raw_sys::ioctl::{
+    EXT4_IOC_PRECACHE_EXTENTS, EXT4_IOC_SWAP_BOOT, FS_IOC_GETFLAGS, FS_IOC_SETFLAGS,
+};
 
 /// Toggles FS_JOURNAL_DATA_FL and tells whether it is set now. Without a journal ext4 takes the flag without
 /// effect: EOPNOTSUPP then, by reading it back. EPERM without CAP_SYS_RESOURCE.
@@ -77,6 +79,21 @@ fn set_flags(file: BorrowedFd<'_>, flags: u32) -> io::Result<()> {
         )
     };
     match rc {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// EXT4_IOC_PRECACHE_EXTENTS: reads all of the file's extents into ext4's extent status (`ext4_ext_precache`).
+pub fn precache_extents(file: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: EXT4_IOC_PRECACHE_EXTENTS takes no argument.
+    match unsafe {
+        libc::ioctl(
+            file.as_raw_fd(),
+            EXT4_IOC_PRECACHE_EXTENTS as libc::Ioctl,
+            0,
+        )
+    } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }

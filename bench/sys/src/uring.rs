@@ -41,8 +41,15 @@ impl Ring {
         })
     }
 
-    /// One IORING_OP_READ, submitted and awaited in one io_uring_enter(2).
-    pub fn read(&mut self, file: BorrowedFd<'_>, at: u64, buf: &mut [u8]) -> io::Result<usize> {
+    /// One IORING_OP_READ, submitted and awaited in one io_uring_enter(2). With `nowait` it carries RWF_NOWAIT:
+    /// EAGAIN where it would have to wait, and never a thread that waits for it.
+    pub fn read(
+        &mut self,
+        file: BorrowedFd<'_>,
+        at: u64,
+        buf: &mut [u8],
+        nowait: bool,
+    ) -> io::Result<usize> {
         let broken = || io::Error::from_raw_os_error(libc::EBADFD);
         if self.refused {
             return Err(broken());
@@ -50,6 +57,7 @@ impl Ring {
         let len = u32::try_from(buf.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
         let read = opcode::Read::new(types::Fd(file.as_raw_fd()), buf.as_mut_ptr(), len)
             .offset(at)
+            .rw_flags(if nowait { libc::RWF_NOWAIT } else { 0 })
             .build();
         // SAFETY: `buf` and the descriptor outlive the request: below, this returns only once the request
         // is complete, or was never taken and, with `refused`, never will be.
@@ -92,13 +100,13 @@ mod tests {
         file.write_all(b"0123456789").unwrap();
         let mut buf = [0; 8];
         for _ in 0..3 {
-            assert_eq!(ring.read(file.as_fd(), 1, &mut buf).unwrap(), 8);
+            assert_eq!(ring.read(file.as_fd(), 1, &mut buf, false).unwrap(), 8);
             assert_eq!(&buf, b"12345678");
         }
-        assert_eq!(ring.read(file.as_fd(), 6, &mut buf).unwrap(), 4);
+        assert_eq!(ring.read(file.as_fd(), 6, &mut buf, false).unwrap(), 4);
         assert_eq!(&buf, b"67895678");
         let dir = std::fs::File::open("/").unwrap();
-        let error = ring.read(dir.as_fd(), 0, &mut buf).unwrap_err();
+        let error = ring.read(dir.as_fd(), 0, &mut buf, false).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EISDIR));
     }
 }

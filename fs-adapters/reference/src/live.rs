@@ -220,6 +220,7 @@ fn within_a_chunk(op: &Op) -> bool {
         | Op::Truncate(_)
         | Op::Extend(_)
         | Op::Fiemap(_)
+        | Op::PrecacheExtents(_)
         | Op::Dedupe(_)
         | Op::CloneRange(_)
         | Op::ExchangeRange(_)

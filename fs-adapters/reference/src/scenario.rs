@@ -210,7 +210,12 @@ impl<'a> Round<'a> {
                 nowait: a.nowait,
                 readahead: a.readahead,
             }),
-            Op::UringRead(a) => one(self.read(&a.file, &a.range)?),
+            Op::UringRead(a) => one(Call::Read {
+                file: self.file(&a.file)?,
+                pages: touched(&a.range)?,
+                nowait: a.nowait,
+                readahead: false,
+            }),
             Op::Splice(a) => one(self.read(&a.file, &a.range)?),
             Op::Fault(a) => one(self.fault(&a.file, &a.range)?),
             Op::Fadvise(a) | Op::Readahead(a) => one(Call::Fadvise {
@@ -224,8 +229,8 @@ impl<'a> Round<'a> {
                 },
                 MadviseAdvice::PopulateRead => self.fault(&a.file, &a.range)?,
             }),
-            Op::Fiemap(_) => Err(
-                "FIEMAP fills no page, but a cached mapping, which the model has not".to_owned(),
+            Op::Fiemap(_) | Op::PrecacheExtents(_) => Err(
+                "it fills no page, but ext4's extent status, which the model has not".to_owned(),
             ),
             Op::Dedupe(a) => {
                 let pages = self.whole(&a.range)?;

@@ -20,6 +20,8 @@ pub enum Way {
     PageMkwrite,
     /// FS_IOC_FIEMAP.
     Fiemap,
+    /// EXT4_IOC_PRECACHE_EXTENTS.
+    Precache,
 }
 
 /// Which drivers a row speaks of.
@@ -164,6 +166,14 @@ const TABLE: &[Row] = &[
         from: Version(6, 16, 0),
         until: LAST,
         frames: &["ext4_fiemap"],
+    },
+    // i_rwsem, since f22a0ef2231a (6.16), which older kernels have taken back: whoever runs is not blocked.
+    Row {
+        of: Of::Only(&["ext4"]),
+        ways: &[Way::Precache],
+        from: FIRST,
+        until: LAST,
+        frames: &["__ext4_ioctl", "ext4_ioctl", "ext4_ioctl_precache_extents"],
     },
     // The extent-range lock.
     Row {

@@ -6,6 +6,7 @@
 //! or runner releases everything.
 
 mod board;
+pub(crate) mod dm_delay;
 mod frames;
 pub(crate) mod fusectl;
 mod holder;
@@ -16,6 +17,7 @@ mod server;
 pub(crate) mod throttle;
 mod wire;
 
+pub use dm_delay::DmDelay;
 pub use frames::{Way, accepted};
 pub use holder::{
     HeldIo, HoldError, HoldId, HoldSpec, Holder, IoKind, LONGEST, Mark, Place, Seen, SeenIo, now,
@@ -24,3 +26,44 @@ pub use image_server::{COMMAND as SERVE_IMAGE, ImageServer, probe};
 pub use observe::{At, Stay, Task};
 pub use server::serve;
 pub use throttle::{ActorHold, Throttle};
+
+use serde::{Deserialize, Serialize};
+
+use crate::tools::{DMSETUP, Tool};
+
+/// What holds chosen I/O of a target's device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HolderKind {
+    /// A process that serves the loop device's image by FUSE.
+    #[default]
+    ImageServer,
+    /// device-mapper's delay target over the loop device.
+    DmDelay,
+}
+
+impl HolderKind {
+    /// The word in options and records.
+    pub fn word(self) -> &'static str {
+        match self {
+            HolderKind::ImageServer => "image-server",
+            HolderKind::DmDelay => "dm-delay",
+        }
+    }
+
+    /// Modules of the kernel that it needs.
+    pub fn modules(self) -> &'static [&'static str] {
+        match self {
+            HolderKind::ImageServer => &["fuse"],
+            HolderKind::DmDelay => &dm_delay::MODULES,
+        }
+    }
+
+    /// Programs that it needs.
+    pub fn tools(self) -> &'static [Tool] {
+        match self {
+            HolderKind::ImageServer => &[],
+            HolderKind::DmDelay => &[DMSETUP],
+        }
+    }
+}

@@ -62,6 +62,37 @@ pub fn all_but_file(mounted: &Mounted, file: &File) -> Result<Place, PlaceError>
     Ok(Place::Outside(of_file(mounted, file, 0..size)?))
 }
 
+/// The device ranges of the metadata that reading a range of a file takes: what the holder sees it read beside
+/// the file's own blocks, so nothing may have read it since the filesystem was mounted.
+pub fn of_metadata(
+    mounted: &Mounted,
+    file: &File,
+    range: Range<u64>,
+) -> Result<Vec<Range<u64>>, PlaceError> {
+    let holder = mounted.holder().ok_or_else(|| {
+        PlaceError::Unknown("nothing sees what reading the file takes".to_owned())
+    })?;
+    let mark = holder.mark()?;
+    let mut bytes = vec![0; STEP as usize];
+    for at in range.clone().step_by(STEP as usize) {
+        file.read_at(&mut bytes, at).map_err(failed("read"))?;
+    }
+    let seen = holder.seen(mark)?.requests;
+    // FIEMAP reads metadata itself, so it comes last.
+    let outside = all_but_file(mounted, file)?;
+    let found = seen
+        .into_iter()
+        .filter(|io| io.kind == IoKind::Read && outside.takes(&io.range))
+        .map(|io| io.range);
+    let found = joined(found.collect());
+    if found.is_empty() {
+        let why =
+            "to read the file there took no metadata: it has none of its own, or it was in memory";
+        return Err(PlaceError::Unknown(why.to_owned()));
+    }
+    Ok(found)
+}
+
 /// Where the filesystem writes what commits a transaction: the journal of ext4, the log of XFS, the checkpoint
 /// packs of F2FS, the superblocks of Btrfs.
 pub fn of_commits(mounted: &Mounted) -> Result<Vec<Range<u64>>, PlaceError> {

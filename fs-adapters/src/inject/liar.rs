@@ -247,7 +247,8 @@ impl Liar {
             Call::Fadvise { .. }
             | Call::Readahead { .. }
             | Call::Madvise { .. }
-            | Call::Fiemap { .. } => claimed(0),
+            | Call::Fiemap { .. }
+            | Call::PrecacheExtents { .. } => claimed(0),
             Call::Splice { len, .. } => claimed(len),
             Call::PunchHole { .. }
             | Call::ZeroRange { .. }
@@ -300,7 +301,7 @@ impl Liar {
                 };
                 self.inner.perform(&half, buf)
             }
-            (Lie::Wait, Call::Read { nowait: true, .. }) if self.fires() => {
+            (Lie::Wait, asked) if asked.may_not_wait() && self.fires() => {
                 std::thread::sleep(WAIT);
                 self.inner.perform(call, buf)
             }

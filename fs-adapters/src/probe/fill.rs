@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use punchbench_sys::extents::extents;
+use punchbench_sys::inode::precache_extents;
 use punchbench_sys::io::{AlignedBuf, read_nowait};
 use punchbench_sys::map::{Advice, Mapping, Protection};
 
@@ -115,6 +116,10 @@ impl Scratch {
     }
 
     /// Extents must have addresses, and where those are places on the device, the data must be there.
+    pub(super) fn precache_extents(&self) -> Answer {
+        precache_extents(self.file.as_fd()).map_err(|error| error.to_string())
+    }
+
     pub(super) fn fiemap(&self, medium: &Medium<'_>) -> Answer {
         if medium.addresses == Addresses::None {
             return Err("it has no blocks".to_owned());

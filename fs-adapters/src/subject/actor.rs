@@ -164,10 +164,12 @@ impl Subject for SyscallSubject {
             | Call::BlkZeroout { file, at, .. }
             | Call::BlkDiscard { file, at, .. }
             | Call::ReadInto { file, at, .. } => (file, at, 0),
-            Call::SwapBoot { file } | Call::JournalData { file } => (file, 0, 0),
+            Call::PrecacheExtents { file }
+            | Call::SwapBoot { file }
+            | Call::JournalData { file } => (file, 0, 0),
             Call::Truncate { file, size } => (file, size, 0),
             Call::Read { file, at, len, .. }
-            | Call::UringRead { file, at, len }
+            | Call::UringRead { file, at, len, .. }
             | Call::Drain { file, at, len }
             | Call::Fault { file, at, len }
             | Call::Store { file, at, len }

@@ -10,7 +10,7 @@ use punchbench_race::{Call, FileId, Outcome};
 use punchbench_scenarios::MadviseAdvice;
 use punchbench_sys::blk;
 use punchbench_sys::extents::look_up;
-use punchbench_sys::inode::{swap_boot, toggle_journal_data};
+use punchbench_sys::inode::{precache_extents, swap_boot, toggle_journal_data};
 use punchbench_sys::io::{read_nowait, readahead};
 use punchbench_sys::map::Advice;
 use punchbench_sys::remap::{clone_range, dedupe, exchange_range};
@@ -58,8 +58,8 @@ impl SyscallSubject {
                 None => refused(libc::ENOTSUP),
             },
             Call::Read { .. } => moved(pread(&view.file, buf, at as off_t)),
-            Call::UringRead { .. } => match &mut self.ring {
-                Some(ring) => moved(ring.read(view.file.as_fd(), at, buf)),
+            Call::UringRead { nowait, .. } => match &mut self.ring {
+                Some(ring) => moved(ring.read(view.file.as_fd(), at, buf, nowait)),
                 None => refused(libc::ENOTSUP),
             },
             Call::Splice { len, .. } => match &mut self.pipe {
@@ -107,6 +107,13 @@ impl SyscallSubject {
                     with.file.as_fd(),
                 )),
                 None => refused(libc::EBADF),
+            },
+            Call::PrecacheExtents { .. } => match precache_extents(view.file.as_fd()) {
+                Ok(()) => Outcome {
+                    bytes: 1,
+                    ..Outcome::default()
+                },
+                Err(error) => refused(errno(error)),
             },
             Call::SwapBoot { .. } => done(swap_boot(view.file.as_fd())),
             Call::JournalData { .. } => done(toggle_journal_data(view.file.as_fd()).map(drop)),

@@ -85,6 +85,7 @@ impl Checker<'_> {
                 Step::Warm(on) | Step::Cool(on) | Step::Gone(on) => {
                     self.known_file(&below(&["file"]), &on.file);
                 }
+                Step::CoolMetadata(_) => {}
                 Step::Remount(_) if i == 0 => {}
                 Step::Remount(_) => {
                     let message = "a remount is the first step, before anybody has opened a file";
@@ -108,6 +109,9 @@ impl Checker<'_> {
                         }
                         Held::WritesOf(on) => {
                             self.known_file(&below(&["what", "writes_of", "file"]), &on.file);
+                        }
+                        Held::MetadataOf(on) => {
+                            self.known_file(&below(&["what", "metadata_of", "file"]), &on.file);
                         }
                         Held::ReadsExcept(on) => {
                             self.known_file(&below(&["what", "reads_except", "file"]), &on.file);

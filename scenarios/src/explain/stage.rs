@@ -35,11 +35,17 @@ fn words(s: &Scenario, step: &Step) -> String {
     match step {
         Step::Warm(on) => format!("{} is read into the page cache", range(on)),
         Step::Cool(on) => format!("{} is evicted, and proved to be", range(on)),
+        Step::CoolMetadata(_) => {
+            "what of the filesystem's metadata is not in use is evicted".to_owned()
+        }
         Step::Remount(_) => "the filesystem is mounted anew, and knows nothing".to_owned(),
         Step::Hold(args) => {
             let what = match &args.what {
                 Held::ReadsOf(on) => format!("reads of the blocks of {}", range(on)),
                 Held::WritesOf(on) => format!("writes to the blocks of {}", range(on)),
+                Held::MetadataOf(on) => {
+                    format!("reads of the metadata that says where {} lies", range(on))
+                }
                 Held::ReadsExcept(on) => {
                     format!("all reads but those of the data of `{}`", on.file)
                 }
@@ -136,8 +142,7 @@ pub(super) fn proofs(out: &mut String, s: &Scenario) {
          not stay makes the trial `stale`; one that returned with legal data proves nothing;"
             .to_owned(),
     );
-    let nowait = |op: &Op| matches!(op, Op::Read(a) if a.nowait);
-    if s.racers().any(|(_, a)| a.ops.iter().any(nowait)) {
+    if s.racers().any(|(_, a)| a.ops.iter().any(Op::may_not_wait)) {
         lines.push("a read that may not wait and was seen blocked makes it `blocked`;".to_owned());
     }
     for line in lines {

@@ -43,6 +43,19 @@ pub struct ReadArgs {
     pub readahead: bool,
 }
 
+/// One read through io_uring.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UringReadArgs {
+    /// The file, by its name under `files`.
+    pub file: String,
+    /// The range to read.
+    pub range: RangeExpr,
+    /// RWF_NOWAIT: must give data or EAGAIN, and never wait.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nowait: bool,
+}
+
 /// A pwrite(2).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

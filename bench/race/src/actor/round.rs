@@ -239,7 +239,7 @@ impl Racer<'_> {
         let board = self.part.board;
         let step = &self.batch.rounds[i as usize].steps[k];
         self.subject.approach(&step.call);
-        let may_not_wait = matches!(step.call, Call::Read { nowait: true, .. });
+        let may_not_wait = step.call.may_not_wait();
         if may_not_wait {
             board.no_wait(self.part.me).fetch_add(1, SeqCst);
         }
@@ -392,8 +392,9 @@ impl Racer<'_> {
             u64::from((batch.by_itself & batch.overlapped & absent).count_ones());
         if let Some(filled) = &mut self.evidence.filled {
             let me = &self.part.plan.actors[self.part.me];
-            // FIEMAP fills the filesystem's own cache, of which it tells what it found.
-            let tells = |op: &Op| op.observes() || matches!(op, Op::Fiemap(_));
+            // These fill the filesystem's own cache: that they returned is all there is to see.
+            let tells =
+                |op: &Op| op.observes() || matches!(op, Op::Fiemap(_) | Op::PrecacheExtents(_));
             let tells = me.ops.iter().any(tells);
             let fills = if tells { batch.touched } else { resident } | batch.by_itself;
             *filled += u64::from((batch.overlapped & absent & fills).count_ones());

@@ -148,8 +148,7 @@ impl Racer<'_> {
         }
         let suspect = self.part.board.suspect(self.part.me);
         if finding.via != Via::Result && (fresh || suspect.load(SeqCst) == 0) {
-            let page = finding.offset / self.part.plan.page();
-            let place = 1 + (u64::from(finding.file) << FILE_SHIFT | page);
+            let place = place_of(finding.file, finding.offset / self.part.plan.page());
             suspect.store(place | if fresh { FRESH } else { 0 }, SeqCst);
         }
         Ok(self.sender.send(&Message::Found(Box::new(finding)))?)
@@ -202,7 +201,9 @@ pub(super) fn operand(call: &Call) -> (FileId, u64) {
         | Call::Store { file, at, .. }
         | Call::Write { file, at, .. } => (file, at),
         Call::Truncate { file, size } => (file, size),
-        Call::SwapBoot { file } | Call::JournalData { file } => (file, 0),
+        Call::PrecacheExtents { file } | Call::SwapBoot { file } | Call::JournalData { file } => {
+            (file, 0)
+        }
         Call::Syncfs => (0, 0),
     }
 }

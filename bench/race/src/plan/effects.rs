@@ -171,7 +171,12 @@ impl Plan {
                 direct: a.direct,
                 readahead: a.readahead,
             },
-            Op::UringRead(_) => Call::UringRead { file, at, len },
+            Op::UringRead(a) => Call::UringRead {
+                file,
+                at,
+                len,
+                nowait: a.nowait,
+            },
             Op::Splice(a) => Call::Splice {
                 file,
                 at,
@@ -188,6 +193,9 @@ impl Plan {
                 advice: a.advice,
             },
             Op::Fiemap(_) => Call::Fiemap { file, at, len },
+            Op::PrecacheExtents(f) => Call::PrecacheExtents {
+                file: self.file(&f.file),
+            },
             Op::CloneRange(_) => Call::CloneRange {
                 file,
                 at,

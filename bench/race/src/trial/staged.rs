@@ -101,6 +101,11 @@ impl Lead<'_> {
             let lacking = match step {
                 Step::Warm(range) => self.warm(range)?,
                 Step::Cool(range) => self.cool(range)?,
+                Step::CoolMetadata(_) => {
+                    self.grip()?.cool_metadata()?;
+                    self.note(on, "metadata that is not in use is evicted".to_owned());
+                    None
+                }
                 // The caller has done it, before there were actors.
                 Step::Remount(_) => None,
                 Step::Hold(args) => {
@@ -190,6 +195,10 @@ impl Lead<'_> {
             Held::WritesOf(on) => {
                 let (file, range) = self.range(on);
                 Hold::WritesOf { file, range }
+            }
+            Held::MetadataOf(on) => {
+                let (file, range) = self.range(on);
+                Hold::MetadataOf { file, range }
             }
             Held::ReadsExcept(on) => {
                 let (file, size) = self.file(&on.file);
@@ -543,7 +552,7 @@ impl Lead<'_> {
 
     fn may_not_wait(&self, name: &str) -> bool {
         let ops = &self.plan.actors[self.actor(name)].ops;
-        ops.iter().any(|op| matches!(op, Op::Read(a) if a.nowait))
+        ops.iter().any(Op::may_not_wait)
     }
 }
 

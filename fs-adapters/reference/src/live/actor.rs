@@ -209,6 +209,7 @@ impl Subject for LiveActor {
             | Call::InsertRange { .. }
             | Call::Truncate { .. }
             | Call::Fiemap { .. }
+            | Call::PrecacheExtents { .. }
             | Call::Dedupe { .. }
             | Call::CloneRange { .. }
             | Call::ExchangeRange { .. }

@@ -3,7 +3,7 @@
 
 use nix::libc;
 use punchbench_scenarios::{
-    Capability, CopyArgs, ExchangeArgs, OnFile, ReadArgs, SpliceArgs, WriteArgs,
+    Capability, CopyArgs, ExchangeArgs, OnFile, ReadArgs, SpliceArgs, UringReadArgs, WriteArgs,
 };
 
 use super::*;

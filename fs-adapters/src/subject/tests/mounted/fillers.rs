@@ -41,7 +41,11 @@ fn a_read_with_readahead_brings_in_what_follows_and_one_without_does_not() {
 
 #[test]
 fn an_io_uring_read_shows_what_is_there_and_fills() {
-    let op = Op::UringRead(on("victim"));
+    let op = Op::UringRead(UringReadArgs {
+        file: "victim".into(),
+        range: RangeExpr::chunk(),
+        nowait: false,
+    });
     for target in DISKS {
         on_mount(target, std::slice::from_ref(&op), |mounted, files| {
             if let Err(why) = mounted.capability(Capability::IoUring) {
@@ -51,20 +55,24 @@ fn an_io_uring_read_shows_what_is_there_and_fills() {
             let (file, at, len) = (VICTIM, 3 * PAGE + 10, 2 * PAGE);
             files.evict(VICTIM);
             let mut buf = vec![0; len as usize];
-            let call = Call::UringRead { file, at, len };
+            let read = |at, nowait| Call::UringRead {
+                file,
+                at,
+                len,
+                nowait,
+            };
             let before = files.actor.usage().inblock;
             for _ in 0..3 {
-                assert_eq!(files.perform(call, &mut buf), bytes(len));
+                assert_eq!(files.perform(read(at, false), &mut buf), bytes(len));
                 assert_eq!(buf, expected(at, len));
             }
             assert_eq!(files.resident(VICTIM, 3 * PAGE, 3 * PAGE), 3, "{target}");
             assert!(files.actor.usage().inblock > before, "{target}");
-            let call = Call::UringRead {
-                file,
-                at: SIZE - 5,
-                len,
-            };
-            assert_eq!(files.perform(call, &mut buf), bytes(5));
+            assert_eq!(files.perform(read(SIZE - 5, false), &mut buf), bytes(5));
+            // What is cached needs no wait.
+            buf.fill(0);
+            assert_eq!(files.perform(read(at, true), &mut buf), bytes(len));
+            assert_eq!(buf, expected(at, len));
         });
     }
 }

@@ -1,24 +1,20 @@
-//! The whole engine over a toy page cache of a few lines, with threads as actors: without a lock between
-//! filler and punch it must find the stale page, with one it must find nothing. Needs neither root nor a
+//! A page cache of a few lines, with threads as actors: what the engine's tests race. Needs neither root nor a
 //! filesystem.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Condvar, Mutex, RwLock, RwLockReadGuard};
 
 use punchbench_race::subject::Extent;
 use punchbench_race::{
-    Call, DirectIo, FileId, Host, Limits, Look, Outcome, RaceReport, Stage, Subject, SubjectError,
-    Subjects, TrialSpec, race, verdict,
+    Call, DirectIo, FileId, Look, Outcome, Stage, Subject, SubjectError, Subjects,
 };
-use punchbench_results::{Phase, Verdict, Via};
-use punchbench_scenarios::{EvidenceSpec, Geometry, Scenario};
 
-const PAGE: u64 = 4096;
+pub const PAGE: u64 = 4096;
 
 /// What the toy gets wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Toy {
+pub enum Toy {
     /// Readers and punches exclude each other.
     Locked,
     /// Nothing keeps a reader from filling between the drop of the pages and the freeing of the blocks.
@@ -30,16 +26,74 @@ enum Toy {
 }
 
 #[derive(Debug, Default)]
-struct File {
+pub struct File {
     disk: Mutex<Vec<u8>>,
     cache: Mutex<BTreeMap<u64, Vec<u8>>>,
     lock: RwLock<()>,
+    pub gate: Gate,
+}
+
+/// Where a punch reads its edge block, between dropping the pages and freeing the blocks, and whoever tests can
+/// hold it.
+#[derive(Debug, Default)]
+pub struct Gate {
+    state: Mutex<GateState>,
+    opened: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct GateState {
+    held: bool,
+    /// A punch waits here.
+    parked: bool,
+    /// Readers that wait for the lock.
+    blocked: usize,
+}
+
+impl Gate {
+    fn pass(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.parked = true;
+        while state.held {
+            state = self.opened.wait(state).unwrap();
+        }
+        state.parked = false;
+    }
+
+    fn waits_for_lock(&self, waits: bool) {
+        let blocked = &mut self.state.lock().unwrap().blocked;
+        *blocked = if waits { *blocked + 1 } else { *blocked - 1 };
+    }
+
+    pub fn hold(&self, held: bool) {
+        self.state.lock().unwrap().held = held;
+        self.opened.notify_all();
+    }
+
+    pub fn parked(&self) -> bool {
+        self.state.lock().unwrap().parked
+    }
+
+    pub fn blocked(&self) -> bool {
+        self.state.lock().unwrap().blocked > 0
+    }
 }
 
 #[derive(Debug, Clone)]
-struct ToyFs {
-    toy: Toy,
-    files: Arc<Vec<File>>,
+pub struct ToyFs {
+    pub toy: Toy,
+    pub files: Arc<Vec<File>>,
+}
+
+impl File {
+    fn shared(&self) -> RwLockReadGuard<'_, ()> {
+        self.lock.try_read().unwrap_or_else(|_| {
+            self.gate.waits_for_lock(true);
+            let guard = self.lock.read().unwrap();
+            self.gate.waits_for_lock(false);
+            guard
+        })
+    }
 }
 
 impl ToyFs {
@@ -55,7 +109,7 @@ impl ToyFs {
             let at = at + n as u64 * PAGE;
             let cached = file.cache.lock().unwrap().get(&at).cloned();
             let page = cached.unwrap_or_else(|| {
-                let _guard = (self.toy != Toy::Bare).then(|| file.lock.read().unwrap());
+                let _guard = (self.toy != Toy::Bare).then(|| file.shared());
                 let page = file.disk.lock().unwrap()[at as usize..(at + PAGE) as usize].to_vec();
                 std::thread::yield_now();
                 file.cache.lock().unwrap().insert(at, page.clone());
@@ -77,6 +131,7 @@ impl ToyFs {
             .unwrap()
             .retain(|page, _| !(at..at + len).contains(page));
         std::thread::yield_now();
+        file.gate.pass();
         if self.toy != Toy::Forgetful {
             file.disk.lock().unwrap()[at as usize..(at + len) as usize].fill(0);
         }
@@ -184,114 +239,4 @@ impl Subjects for ToyFs {
     fn stage(&self) -> Result<Box<dyn Stage>, SubjectError> {
         Ok(Box::new(self.clone()))
     }
-}
-
-fn run(toy: Toy, rounds: u64) -> (RaceReport, Verdict, String) {
-    let scenario: Scenario = punchbench_scenarios::find("punch-while-read").remove(0);
-    let spec = TrialSpec {
-        scenario,
-        geometry: Geometry {
-            page: PAGE,
-            block: PAGE,
-        },
-        seed: 5,
-        nonce: 77,
-        limits: Limits {
-            time: None,
-            most: None,
-            rounds: Some(rounds),
-        },
-        cpus: Vec::new(),
-        prepared: false,
-    };
-    let files = Arc::new(vec![File::default()]);
-    let report = race(&spec, &ToyFs { toy, files }, Host::Thread, &mut |_| {}).unwrap();
-    let (word, why) = verdict(
-        &report.evidence,
-        &report.violations,
-        &EvidenceSpec::default(),
-        false,
-    );
-    (report, word, why)
-}
-
-#[test]
-fn a_locked_cache_is_safe() {
-    let (report, word, why) = run(Toy::Locked, 9000);
-    assert_eq!(word, Verdict::Safe, "{why}\n{:?}", report.evidence);
-    assert_eq!(report.evidence.rounds, 9000);
-    assert_eq!(report.evidence.passes, 2);
-}
-
-#[test]
-fn a_bare_cache_is_stale_and_confirmed() {
-    let (report, word, why) = run(Toy::Bare, 9000);
-    assert_eq!(word, Verdict::Stale, "{why}\n{:?}", report.evidence);
-    let found = report
-        .violations
-        .iter()
-        .find(|v| v.phase == Phase::After)
-        .expect("a page left behind");
-    let confirmation = found.confirmation.as_ref().expect("a confirmation");
-    assert!(confirmation.borne_out && confirmation.eviction_proved);
-    assert_eq!(confirmation.evicted, punchbench_results::Answer::Legal);
-    assert_eq!(confirmation.direct, punchbench_results::Answer::Legal);
-    assert!(
-        found.got.starts_with("victim generation 1 offset 0x"),
-        "{}",
-        found.got
-    );
-    assert!(report.evidence.violated_rounds > 0);
-}
-
-#[test]
-fn blocks_that_were_never_freed_are_a_wrong_mapping() {
-    let (_, word, why) = run(Toy::Forgetful, 512);
-    assert_eq!(word, Verdict::StaleMapping, "{why}");
-}
-
-#[test]
-fn short_reads_within_the_file_are_wrong_results() {
-    let (report, word, why) = run(Toy::Empty, 128);
-    assert_eq!(word, Verdict::WrongResult, "{why}");
-    assert!(report.violations.iter().any(|v| v.via == Via::Read));
-}
-
-#[test]
-fn few_rounds_are_never_safe() {
-    let (_, word, why) = run(Toy::Locked, 500);
-    assert_eq!(word, Verdict::Inconclusive, "{why}");
-}
-
-#[test]
-fn a_failing_operation_is_the_benchs_trouble_or_a_wrong_result() {
-    let scenario = punchbench_scenarios::find("collapse-while-fault").remove(0);
-    let spec = TrialSpec {
-        scenario,
-        geometry: Geometry {
-            page: PAGE,
-            block: PAGE,
-        },
-        seed: 5,
-        nonce: 77,
-        limits: Limits {
-            time: None,
-            most: None,
-            rounds: Some(64),
-        },
-        cpus: Vec::new(),
-        prepared: false,
-    };
-    let files = Arc::new(vec![File::default()]);
-    let error = race(
-        &spec,
-        &ToyFs {
-            toy: Toy::Locked,
-            files,
-        },
-        Host::Thread,
-        &mut |_| {},
-    )
-    .unwrap_err();
-    assert!(error.to_string().contains("collapse_range"), "{error}");
 }
