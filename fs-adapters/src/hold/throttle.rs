@@ -31,7 +31,7 @@ pub struct Throttle {
     root: PathBuf,
     tag: Tag,
     /// The hierarchy is mounted by us, in our own mount namespace.
-    _mounted: Option<OwnMount>,
+    own_mount: Option<OwnMount>,
 }
 
 /// A mount of ours; taken away on drop, before its directory.
@@ -55,6 +55,8 @@ pub struct ActorHold {
     pid: i32,
     device: (u32, u32),
     released: bool,
+    /// Without it the group could no longer be reached.
+    _mounted: Option<OwnMount>,
 }
 
 impl Throttle {
@@ -69,7 +71,7 @@ impl Throttle {
                         interface,
                         root: entry.at,
                         tag: tag.clone(),
-                        _mounted: None,
+                        own_mount: None,
                     });
                 }
                 Err(reason) => why.push(reason),
@@ -85,7 +87,7 @@ impl Throttle {
                         interface,
                         root: own.0.path().to_owned(),
                         tag: tag.clone(),
-                        _mounted: Some(own),
+                        own_mount: Some(own),
                     });
                 }
                 Err(reason) => why.push(reason),
@@ -101,7 +103,7 @@ impl Throttle {
     /// the size in bytes of the read that is to be held: the rate is such that the kernel lets it go after about
     /// `at_most` (capped at [`LONGEST`]) by itself, whoever has died; a smaller one sooner.
     pub fn hold_actor(
-        &self,
+        self,
         pid: i32,
         device: (u32, u32),
         io: u64,
@@ -120,6 +122,7 @@ impl Throttle {
             pid,
             device,
             released: false,
+            _mounted: self.own_mount,
         };
         let seconds = at_most.min(LONGEST).as_secs_f64().max(0.1);
         // At least 1: the interfaces take 0 for no limit or for nonsense.
