@@ -37,6 +37,10 @@ pub enum Command {
     /// Say what this machine can run, and what would help
     Doctor(JsonArgs),
     /// Explore all interleavings of scenarios on the reference, under each locking policy
+    ///
+    /// The model has whole pages of files with blocks. What else a scenario may do is not modelled, and its cell says
+    /// `–`: FIEMAP (it fills a filesystem's extent cache, not a page), ranges that cut pages, a block device as a file,
+    /// and staging, which forces one of the orders that are all tried here.
     Explore(ExploreArgs),
     /// Say what changed from earlier runs to the last one, and fail if it got worse
     Compare(CompareArgs),
@@ -373,7 +377,8 @@ impl HolderArg {
 /// The options of `run`.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
-    /// Filesystems, such as `ext4,xfs` or `ext4:1k` [default: every local one]
+    /// Filesystems, such as `ext4,xfs` or `ext4:1k`, and `reference:POLICY` or `reference:*`
+    /// [default: every local one]
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub fs: Vec<String>,
     /// Scenarios by name, glob or file [default: all]

@@ -300,8 +300,11 @@ fn targets(args: &RunArgs) -> Result<Vec<Target>, PlanError> {
         (None, None) => !is_dir(t),
     };
     let mut found: Vec<Target> = Vec::new();
+    let mut named = Vec::new();
     for name in &args.fs {
-        let target = Target::parse(name.trim())?;
+        named.extend(Target::parse_all(name.trim())?);
+    }
+    for target in named {
         let mounted = target.mounted();
         if !mounted.as_ref().is_none_or(wanted) {
             let contradict =

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use punchbench_fs::adapter::TargetError;
 use punchbench_fs::tools::Tool;
 use punchbench_reference::{Policy, policies};
+use punchbench_scenarios::matches_glob;
 
 use crate::plan::{PlanError, nearest};
 
@@ -30,6 +31,26 @@ impl Target {
             Some(policy) => reference(policy),
             None if text == REFERENCE.trim_end_matches(':') => reference(""),
             None => Ok(Target::Mounted(punchbench_fs::Target::parse(text)?)),
+        }
+    }
+
+    /// The same, where `reference:GLOB` stands for all policies of such a name.
+    pub fn parse_all(text: &str) -> Result<Vec<Target>, PlanError> {
+        let glob = text
+            .strip_prefix(REFERENCE)
+            .filter(|g| g.contains(['*', '?']));
+        let Some(glob) = glob else {
+            return Ok(vec![Target::parse(text)?]);
+        };
+        let all = policies().into_iter();
+        let found: Vec<Target> = all
+            .filter(|p| matches_glob(glob, &p.policy))
+            .map(|p| Target::Reference(p.policy.clone(), Arc::new(p)))
+            .collect();
+        match found[..] {
+            // To say what there is.
+            [] => reference(glob).map(|target| vec![target]),
+            _ => Ok(found),
         }
     }
 
@@ -102,6 +123,20 @@ mod tests {
         ] {
             assert_eq!(Target::parse(name).unwrap().to_string(), name);
         }
+    }
+
+    #[test]
+    fn a_glob_stands_for_the_policies_of_such_a_name() {
+        let named = |text| -> Vec<String> {
+            let all = Target::parse_all(text).unwrap();
+            all.iter().map(Target::to_string).collect()
+        };
+        assert_eq!(named("reference:*").len(), policies().len());
+        let both = ["reference:invalidate-lock", "reference:invalidate-lock-v4"];
+        assert_eq!(named("reference:invalidate*"), both);
+        assert_eq!(named("ext4:1k"), ["ext4:1k"]);
+        let error = Target::parse_all("reference:nothing*").unwrap_err();
+        assert!(error.to_string().contains("reference:"), "{error}");
     }
 
     #[test]

@@ -225,6 +225,10 @@ pub trait Subject {
     /// head, stores and writes take it from there.
     fn perform(&mut self, call: &Call, buf: &mut [u8]) -> Outcome;
 
+    /// Called before the gate of each round, with the chunk that it races. Only the reference does anything here:
+    /// it has a state of the model for each.
+    fn round(&mut self, _chunk: &Range<u64>) {}
+
     /// Called after the gate, just before the ticket that a call begins with. Only the fault injection
     /// does anything here: it keeps an actor out of the race by waiting where no interval is open yet.
     fn approach(&mut self, _call: &Call) {}

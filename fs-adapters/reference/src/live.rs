@@ -1,22 +1,22 @@
-//! The same definition run by real threads: each chunk of a file is a small state of the model of its own, and
-//! an actor's call takes the steps of its program on it, one at a time, with others' steps in between as it
-//! happens. So the race engine can race the reference like any filesystem, without root, and every run can
-//! carry its own controls.
+//! The same definition run by real threads: each round's chunk is a small state of the model of its own, taken out
+//! of the files when the round begins, and an actor's call takes the steps of its program on it, one at a time, with
+//! others' steps in between as it happens. So the race engine can race the reference like any filesystem, without
+//! root, and every run can carry its own controls.
 //!
 //! Bytes come in only at the edges: a value of the model says which file's page it was at first, and what was
 //! written into it.
 
 mod actor;
-mod layout;
+mod rest;
 mod stage;
+mod window;
 
-use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use punchbench_race::plan::Plan;
 use punchbench_race::{FileId, Stage, Subject, SubjectError, Subjects, Usage};
-use punchbench_scenarios::{Capability, Geometry, Op, Role, Scenario};
+use punchbench_scenarios::{Capability, Content, Geometry, Scenario};
 use rand::SeedableRng;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
@@ -26,13 +26,13 @@ use crate::explore::{Limits, explore};
 use crate::micro::Micro;
 use crate::model::Model;
 use crate::policy::{Data, Policy};
-use crate::scenario::{NotModelled, calls_of, setup};
-use crate::state::State;
-use crate::value::{Value, WORDS};
+use crate::scenario::{NotModelled, calls_of, folio, setup};
+use crate::state::flag;
 
 use actor::LiveActor;
-use layout::Layout;
+use rest::{Bytes, Rest};
 use stage::LiveStage;
+use window::Window;
 
 const PAGE: u64 = 4096;
 const GEOMETRY: Geometry = Geometry {
@@ -55,9 +55,9 @@ pub enum NotLive {
     /// Nor can the policy.
     #[error(transparent)]
     Compile(#[from] CompileError),
-    /// It reaches beyond one chunk, where the live reference has one small state for each.
+    /// Threads cannot play it.
     #[error("{0} cannot be run live: {1}; `punchbench explore` can")]
-    BeyondTheChunk(String, String),
+    Unfit(String, String),
     /// Threads would hang.
     #[error(
         "{0} under {1} can deadlock or livelock, so threads would hang; `punchbench explore` shows how"
@@ -77,16 +77,17 @@ pub struct Live(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     model: Model,
-    layout: Layout,
-    /// By the scenario's number of a file: which file of the model it is; none for a witness.
-    files: Vec<Option<usize>>,
-    /// What the files held when the pass began.
-    bytes: Vec<RwLock<Vec<u8>>>,
-    /// By the scenario's number of an actor: of each operation, where its calls begin and end.
-    scripts: Vec<Vec<Vec<(u8, u8)>>>,
-    /// Of each body, where its bytes are: file of the model, page.
-    bodies: Vec<Option<(usize, usize)>>,
-    windows: RwLock<Vec<Mutex<Window>>>,
+    /// Bytes that a page of the model stands for.
+    folio: u64,
+    zeros: Bytes,
+    /// By the model's number of a file: the scenario's.
+    real: Vec<FileId>,
+    /// What lies behind a file: what it trades with the boot loader's inode.
+    behind: Option<(FileId, FileId)>,
+    /// By the scenario's number of an actor: its number in the model, and of each operation, where its calls
+    /// begin and end.
+    scripts: Vec<Option<Script>>,
+    files: Mutex<Files>,
     seed: u64,
     /// What some order of steps leads to.
     found: Vec<Anomaly>,
@@ -94,36 +95,28 @@ struct Shared {
     states: usize,
 }
 
-/// One chunk.
-#[derive(Debug, Clone)]
-struct Window {
-    state: State,
-    /// Of each word, where in its page it stands and what it is.
-    words: [(usize, Vec<u8>); WORDS],
+/// An actor's part.
+#[derive(Debug)]
+struct Script {
+    actor: usize,
+    ops: Vec<Vec<(u8, u8)>>,
+}
+
+/// The files, and what is taken out of them.
+#[derive(Debug)]
+struct Files {
+    rest: Rest,
+    windows: Vec<Arc<Mutex<Window>>>,
 }
 
 impl Live {
     /// Sets the files up; they are empty until the engine prepares them. `seed` is for the yields.
     pub fn new(scenario: &Scenario, policy: &Policy, seed: u64) -> Result<Live, NotLive> {
-        let beyond = |why: &str| NotLive::BeyondTheChunk(scenario.scenario.clone(), why.to_owned());
-        for (_, actor) in scenario.actors.iter() {
-            if actor.role == Role::Reuser {
-                return Err(beyond("a reuser needs blocks that leave the chunk"));
-            }
-            if let Some(op) = actor.ops.iter().find(|op| !within_a_chunk(op)) {
-                return Err(beyond(&format!("{} does", op.word())));
-            }
-        }
+        let unfit = |why: String| NotLive::Unfit(scenario.scenario.clone(), why);
         let setup = setup(scenario)?;
-        let chunk = scenario.round.chunk.bytes(GEOMETRY);
-        let plan = Plan::new(scenario, GEOMETRY).map_err(|e| beyond(&e.to_string()))?;
-        let size = scenario
-            .files
-            .get(&scenario.round.on)
-            .map_or(0, |f| f.size.bytes(GEOMETRY));
-        if setup.files.iter().any(|f| f.room as u64 * PAGE != chunk) {
-            return Err(beyond("its chunk has more pages than the model"));
-        }
+        let plan = Plan::new(scenario, GEOMETRY).map_err(|e| unfit(e.to_string()))?;
+        let folio = folio(scenario).map_err(unfit)?;
+        fits(&plan).map_err(unfit)?;
         if policy.data == Data::PageCache && scenario.needs.contains(&Capability::AdviceFills) {
             let why = "where the data is the page cache, advice brings nothing in".to_owned();
             let scenario = scenario.scenario.clone();
@@ -145,24 +138,21 @@ impl Live {
                 explored.states,
             ));
         }
-        let names: Vec<&str> = setup.files.iter().map(|f| f.name.as_str()).collect();
-        let files = scenario
+        let real = setup
             .files
             .iter()
-            .map(|(name, _)| names.iter().position(|n| *n == name));
-        let bodies = (0..model.bodies.len()).map(|body| {
-            let slot = (0..model.extent.pages)
-                .find(|p| body > 0 && model.first.allowed[*p].has_body(Value(body as u8)))?;
-            let file = model.file_of(slot);
-            Some((file, slot - model.files[file].first))
-        });
+            .map(|f| plan.names.iter().position(|n| *n == f.name));
+        let behind = plan.files.iter().position(|f| f.behind.is_some());
+        let behind = behind.and_then(|of| Some((plan.files[of].behind?, of as FileId)));
+        let rest = Rest::new(plan.files.len(), model.cache_is_store);
+        let windows = Vec::new();
         Ok(Live(Arc::new(Shared {
-            layout: Layout::of(&plan, size),
-            files: files.collect(),
-            bytes: setup.files.iter().map(|_| RwLock::default()).collect(),
+            folio,
+            zeros: Bytes::zeros(folio),
+            real: real.flatten().map(|n| n as FileId).collect(),
+            behind,
             scripts: scripts(&model, &calls_of(scenario)?),
-            bodies: bodies.collect(),
-            windows: RwLock::default(),
+            files: Mutex::new(Files { rest, windows }),
             seed,
             model,
             found: explored.found.into_iter().collect(),
@@ -201,54 +191,47 @@ impl Live {
     }
 }
 
-/// Whether an operation stays within the round's chunk, and leaves the file's size alone.
-fn within_a_chunk(op: &Op) -> bool {
-    match op {
-        Op::PunchHole(_)
-        | Op::ZeroRange(_)
-        | Op::Read(_)
-        | Op::UringRead(_)
-        | Op::Splice(_)
-        | Op::Fault(_)
-        | Op::Fadvise(_)
-        | Op::Readahead(_)
-        | Op::Madvise(_)
-        | Op::Store(_) => true,
-        Op::Write(a) => !a.direct && !a.fills_up,
-        Op::CollapseRange(_)
-        | Op::InsertRange(_)
-        | Op::Truncate(_)
-        | Op::Extend(_)
-        | Op::Fiemap(_)
-        | Op::PrecacheExtents(_)
-        | Op::Dedupe(_)
-        | Op::CloneRange(_)
-        | Op::ExchangeRange(_)
-        | Op::SwapBoot(_)
-        | Op::JournalData(_)
-        | Op::BlkZeroout(_)
-        | Op::BlkDiscard(_)
-        | Op::ReadInto(_)
-        | Op::Syncfs(_) => false,
+/// Whether threads can play it, and if not, why.
+fn fits(plan: &Plan) -> Result<(), String> {
+    let raced = &plan.files[usize::from(plan.on)];
+    if plan.chunk(0).end > raced.filled {
+        return Err("the raced range lies past the end of the file at first".into());
     }
+    if plan.files.iter().any(|f| !f.size.is_multiple_of(PAGE)) {
+        return Err("a file does not end with a page".into());
+    }
+    let twins = plan
+        .files
+        .iter()
+        .any(|f| matches!(f.fills, Content::SameAs(_)));
+    if twins && (plan.shifting || plan.fixed) {
+        return Err("files that hold the same would have to again in the next round".into());
+    }
+    Ok(())
 }
 
-/// Where each operation's calls begin and end in the programs. All actors have calls here, so the scenario's
-/// order is the model's.
-fn scripts(model: &Model, counts: &[Vec<usize>]) -> Vec<Vec<Vec<(u8, u8)>>> {
-    let script = |(program, counts): (&Vec<Micro>, &Vec<usize>)| {
+/// Where each operation's calls begin and end in the programs.
+fn scripts(model: &Model, counts: &[Vec<usize>]) -> Vec<Option<Script>> {
+    // Who has no calls is no actor of the model.
+    let mut programs = model.programs.iter().enumerate();
+    let script = |counts: &Vec<usize>| {
+        if counts.iter().all(|n| *n == 0) {
+            return None;
+        }
+        let (actor, program) = programs.next()?;
         let stops = |m: &Micro| matches!(m, Micro::Begin { .. } | Micro::End);
         let stops: Vec<u8> = (0..program.len())
             .filter(|at| stops(&program[*at]))
             .map(|at| at as u8)
             .collect();
         let mut calls = stops.windows(2).map(|pair| (pair[0], pair[1]));
-        counts
+        let ops = counts
             .iter()
             .map(|n| calls.by_ref().take(*n).collect())
-            .collect()
+            .collect();
+        Some(Script { actor, ops })
     };
-    model.programs.iter().zip(counts).map(script).collect()
+    counts.iter().map(script).collect()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -257,51 +240,49 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    /// The bytes of a page, from `offset` in it on.
-    fn fill(&self, window: &Window, start: u64, value: Value, offset: usize, buf: &mut [u8]) {
-        match self.bodies[usize::from(value.body())] {
-            None => buf.fill(0),
-            Some((file, page)) => {
-                let bytes = self.bytes[file]
-                    .read()
-                    .unwrap_or_else(PoisonError::into_inner);
-                let at = start as usize + page * PAGE as usize + offset;
-                buf.copy_from_slice(&bytes[at..at + buf.len()]);
-            }
+    /// The window of a round's chunk, made by whoever comes first.
+    fn window(&self, start: u64) -> Arc<Mutex<Window>> {
+        let mut files = lock(&self.files);
+        let there = files.windows.iter().find(|w| lock(w).start == start);
+        if let Some(window) = there {
+            return Arc::clone(window);
         }
-        let (at, word) = &window.words[usize::from(value.word())];
-        for (n, byte) in word.iter().enumerate() {
-            if let Some(there) = (at + n).checked_sub(offset).and_then(|n| buf.get_mut(n)) {
-                *there = *byte;
-            }
+        let pages = self.model.files.iter().map(|f| f.pages as u64).max();
+        let span = pages.unwrap_or(0) * self.folio;
+        if files.windows.iter().any(|w| lock(w).overlaps(start, span)) {
+            self.put_back(&mut files);
+        }
+        let window = Window::take(self, &mut files.rest, start);
+        let window = Arc::new(Mutex::new(window));
+        files.windows.push(Arc::clone(&window));
+        window
+    }
+
+    fn put_back(&self, files: &mut Files) {
+        for window in files.windows.drain(..) {
+            lock(&window).put_back(self, &mut files.rest);
         }
     }
 
-    /// Of a file, in bytes: the same as when it was prepared.
-    fn size(&self, file: FileId) -> u64 {
-        let bytes = self.files[usize::from(file)].map(|f| &self.bytes[f]);
-        bytes.map_or(0, |b| {
-            b.read().unwrap_or_else(PoisonError::into_inner).len() as u64
-        })
+    /// The files between rounds, or batches of them: no call is under way.
+    fn at_rest<R>(&self, body: impl FnOnce(&mut Rest) -> R) -> R {
+        let mut files = lock(&self.files);
+        self.put_back(&mut files);
+        body(&mut files.rest)
     }
 
-    /// The window of a byte, and where it begins.
-    fn with<R>(&self, at: u64, body: impl FnOnce(u64, &mut Window) -> R) -> Option<R> {
-        let windows = self.windows.read().unwrap_or_else(PoisonError::into_inner);
-        let (window, _) = *self.layout.pages.get((at / PAGE) as usize)?;
-        let start = self.layout.starts[window];
-        Some(body(start, &mut lock(windows.get(window)?)))
-    }
-
-    /// The slots of a range, each with its offset in the file.
-    fn slots(&self, file: FileId, range: Range<u64>) -> impl Iterator<Item = (u64, usize)> {
-        let first = self.files[usize::from(file)].map(|f| self.model.files[f].first);
-        let pages = (range.start / PAGE)..range.end.div_ceil(PAGE);
-        pages.filter_map(move |page| {
-            let at = page * PAGE;
-            let (_, page) = *self.layout.pages.get(page as usize)?;
-            Some((at, first? + page))
-        })
+    /// Whether a page is in the page cache, while calls may be under way.
+    fn is_cached(&self, files: &Files, file: FileId, page: u64) -> bool {
+        let of = self.real.iter().position(|f| *f == file);
+        let in_window = |window: &Arc<Mutex<Window>>| {
+            let (w, of) = (lock(window), &self.model.files[of?]);
+            let folio = (page * PAGE).checked_sub(w.start)? / self.folio;
+            let slot = of.first + usize::try_from(folio).ok()?;
+            let mine = slot < of.first + of.pages;
+            mine.then(|| w.state.pages[slot].is(flag::PRESENT))
+        };
+        let found = files.windows.iter().find_map(in_window);
+        found.unwrap_or_else(|| files.rest.is_cached(file, page as usize))
     }
 }
 
@@ -325,6 +306,8 @@ impl Live {
         LiveActor {
             shared: Arc::clone(&self.0),
             actor,
+            start: 0,
+            window: None,
             next: 0,
             pipe: Vec::new(),
             usage: Usage::default(),

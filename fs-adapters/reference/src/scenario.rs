@@ -34,6 +34,10 @@ pub fn setup(scenario: &Scenario) -> Result<Setup, NotModelled> {
         scenario: scenario.scenario.clone(),
         why,
     };
+    if scenario.is_staged() {
+        let why = "it holds block I/O to force an order, and the model tries every order without";
+        return Err(fail(why.to_owned()));
+    }
     let mut actors: Vec<SetupActor> = Vec::new();
     for (name, actor) in scenario.actors.iter() {
         let mut calls = Vec::new();
@@ -65,6 +69,41 @@ pub(crate) fn calls_of(scenario: &Scenario) -> Result<Vec<Vec<usize>>, NotModell
         })
 }
 
+/// Bytes of a file that a page of the model stands for when threads run it: a chunk of more pages than the model
+/// has is made of large folios. Says what does not fit them.
+pub(crate) fn folio(scenario: &Scenario) -> Result<u64, String> {
+    let round = Round::of(scenario);
+    let folio = round.chunk / round.pages as u64;
+    if folio * round.pages as u64 != round.chunk || !folio.is_multiple_of(PAGE) {
+        return Err("its chunk cannot be made of two folios".to_owned());
+    }
+    if folio != PAGE && round.behind > 0 {
+        return Err("pages move, and its chunk is made of larger folios".to_owned());
+    }
+    let whole_folios = Round {
+        folio: Some(folio),
+        ..round
+    };
+    for (_, actor) in scenario.actors.iter() {
+        for op in &actor.ops {
+            whole_folios.calls(op, actor.role)?;
+        }
+    }
+    Ok(folio)
+}
+
+/// A chunk somewhere in the middle of a large file, so that ranges may go beyond it on both sides.
+fn middle(chunk: u64) -> Range<u64> {
+    64 * chunk..65 * chunk
+}
+
+/// A range of that chunk's round.
+fn bytes(range: &RangeExpr, chunk: u64) -> Result<Range<u64>, String> {
+    range
+        .resolve(&middle(chunk), 1024 * chunk, GEOMETRY)
+        .map_err(|e| e.to_string())
+}
+
 struct Round<'a> {
     s: &'a Scenario,
     /// Bytes of a chunk, and pages of it in the model.
@@ -74,6 +113,8 @@ struct Round<'a> {
     behind: usize,
     /// The files that take part: all but witnesses.
     names: Vec<&'a str>,
+    /// What makes sense for whole pages only must be of whole folios of so many bytes.
+    folio: Option<u64>,
 }
 
 impl<'a> Round<'a> {
@@ -81,7 +122,12 @@ impl<'a> Round<'a> {
         let chunk = s.round.chunk.bytes(GEOMETRY);
         let pages = (chunk.div_ceil(PAGE) as usize).clamp(1, CHUNK);
         let ops = || s.actors.iter().flat_map(|(_, a)| &a.ops);
-        let moves = ops().any(|op| matches!(op, Op::CollapseRange(_) | Op::InsertRange(_)));
+        let collapses = ops().any(|op| matches!(op, Op::CollapseRange(_)));
+        let inserts = ops().any(|op| matches!(op, Op::InsertRange(_)));
+        // What a collapse moves up behind the chunk has to be there, where anybody looks.
+        let looks_behind = ops()
+            .filter_map(|op| op.operands().0)
+            .any(|(_, range)| bytes(range, chunk).is_ok_and(|r| r.end > middle(chunk).end));
         let names = s
             .files
             .iter()
@@ -91,8 +137,9 @@ impl<'a> Round<'a> {
             s,
             chunk,
             pages,
-            behind: usize::from(moves),
+            behind: usize::from(collapses || inserts) + usize::from(collapses && looks_behind),
             names: names.collect(),
+            folio: None,
         }
     }
 
@@ -108,7 +155,6 @@ impl<'a> Round<'a> {
             .iter()
             .flat_map(|(_, a)| &a.ops)
             .any(|op| matches!(op, Op::InsertRange(_)));
-        let cold = self.s.actors.iter().any(|(_, a)| a.cold);
         let file = |name: &&str| {
             let spec = self.s.files.get(name)?;
             let same_as = match &spec.content {
@@ -122,7 +168,8 @@ impl<'a> Round<'a> {
                 name: (*name).to_owned(),
                 size,
                 room: size + if grows { self.pages } else { 0 },
-                cached: !cold,
+                // A pass begins with everything evicted.
+                cached: false,
                 same_as,
             })
         };
@@ -131,13 +178,10 @@ impl<'a> Round<'a> {
 
     /// The pages of the model that a range touches, and whether it covers each of them whole.
     fn range(&self, range: &RangeExpr) -> Result<(Range<usize>, bool), String> {
-        // Somewhere in the middle of a large file, so that ranges may go beyond the chunk on both sides.
-        let start = 64 * self.chunk;
-        let end = 1024 * self.chunk;
-        let bytes = range
-            .resolve(&(start..start + self.chunk), end, GEOMETRY)
-            .map_err(|e| e.to_string())?;
-        if bytes.start < start || bytes.end > start + self.chunk + self.behind as u64 * PAGE {
+        let start = middle(self.chunk).start;
+        let bytes = bytes(range, self.chunk)?;
+        let behind = self.behind.min(1) as u64 * PAGE;
+        if bytes.start < start || bytes.end > start + self.chunk + behind {
             return Err(format!("`{}` lies outside the chunk", range.text));
         }
         let real = self.chunk.div_ceil(PAGE);
@@ -161,13 +205,20 @@ impl<'a> Round<'a> {
 
     /// The same for what only makes sense for whole pages.
     fn whole(&self, range: &RangeExpr) -> Result<Range<usize>, String> {
-        match self.range(range)? {
-            (pages, true) => Ok(pages),
-            (_, false) => Err(format!(
+        let (pages, whole) = self.range(range)?;
+        if !whole {
+            return Err(format!(
                 "`{}` is not made of whole pages, and the model knows none smaller",
                 range.text
-            )),
+            ));
         }
+        let bytes = bytes(range, self.chunk)?;
+        let start = middle(self.chunk).start;
+        let cut = |at: u64| self.folio.is_some_and(|f| !(at - start).is_multiple_of(f));
+        if cut(bytes.start) || cut(bytes.end) {
+            return Err(format!("`{}` is not made of whole folios", range.text));
+        }
+        Ok(pages)
     }
 
     fn calls(&self, op: &Op, role: Role) -> Result<Vec<Call>, String> {

@@ -319,6 +319,10 @@ impl Liar {
 }
 
 impl Subject for Liar {
+    fn round(&mut self, chunk: &Range<u64>) {
+        self.inner.round(chunk);
+    }
+
     fn approach(&mut self, call: &Call) {
         self.inner.approach(call);
         if self.lie != Lie::NeverOverlap || self.part != Part::Liar {

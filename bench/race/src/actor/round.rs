@@ -35,6 +35,7 @@ impl Racer<'_> {
             let absent = resident.map_or(0, |bits| !bits & ((1 << (end - round)) - 1));
             self.batch.absent |= absent << i;
         }
+        self.subject.round(&self.batch.rounds[i as usize].chunk);
         board.gate(self.part.spin)?;
         if delay > 0 {
             let from = Instant::now();

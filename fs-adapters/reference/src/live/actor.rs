@@ -1,17 +1,19 @@
-//! What an actor does, and what the coordinator sees: steps of the model on one chunk, one at a time.
+//! What an actor does, and what the coordinator sees: steps of the model on the round's window, one at a time.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use punchbench_race::{Call, FileId, Look, Outcome, Subject, SubjectError, Usage};
 use rand::RngExt;
 use rand_xoshiro::Xoshiro256PlusPlus;
 
-use super::{PAGE, Shared, Window};
+use super::rest::Bytes;
+use super::window::Window;
+use super::{PAGE, Shared, lock};
 use crate::micro::Micro;
 use crate::model::Model;
-use crate::state::{Page, UNWRITTEN, USED, flag};
+use crate::state::SPAN;
 use crate::step::step;
 use crate::value::Value;
 
@@ -24,8 +26,12 @@ const EOPNOTSUPP: i32 = 95;
 /// One actor, or the coordinator.
 pub(super) struct LiveActor {
     pub shared: Arc<Shared>,
-    /// Its number, if it is an actor's.
+    /// Its number in the scenario, if it is an actor's.
     pub actor: Option<usize>,
+    /// Where the round's chunk begins.
+    pub start: u64,
+    /// Its window.
+    pub window: Option<Arc<Mutex<Window>>>,
     /// Which of its operations is next.
     pub next: usize,
     /// What a splice has put into the pipe.
@@ -35,93 +41,150 @@ pub(super) struct LiveActor {
     pub rng: Xoshiro256PlusPlus,
 }
 
+/// What a call has come to.
+#[derive(Default)]
+struct Ran {
+    /// The values that it showed, page by page.
+    shown: [Option<Value>; SPAN],
+    /// It stored or wrote.
+    wrote: bool,
+    /// A compare found a difference.
+    differs: bool,
+}
+
 impl LiveActor {
-    /// Takes the steps of the next operation on the chunk; the values that it shows, by slot.
-    fn run(&mut self, at: u64, stored: Option<(usize, &[u8])>) -> Result<[Option<Value>; 2], i32> {
+    /// Takes the steps of the next operation; `data` is what it stores or writes, from `at` on.
+    fn run(&mut self, data: Option<(u64, &[u8])>) -> Result<Ran, i32> {
         let shared = Arc::clone(&self.shared);
-        let actor = self.actor.ok_or(EOPNOTSUPP)?;
-        let ops = &shared.scripts[actor];
-        let calls = &ops[self.next % ops.len()];
+        let window = self.window.clone().ok_or(EOPNOTSUPP)?;
+        let script = self.actor.and_then(|a| shared.scripts[a].as_ref());
+        let script = script.ok_or(EOPNOTSUPP)?;
+        let calls = &script.ops[self.next % script.ops.len()];
         self.next += 1;
-        let mut shown = [None; 2];
+        let mut ran = Ran::default();
         for (begin, end) in calls {
-            let begun = shared.with(at, |_, w| {
-                w.state.actors[actor].pc = *begin;
-                let program = &shared.model.programs[actor][usize::from(*begin)..usize::from(*end)];
-                let word = program.iter().find_map(|m| match m {
-                    Micro::Store { word, .. }
-                    | Micro::Dirty {
-                        write: Some(word), ..
-                    } => Some(*word),
-                    _ => None,
-                });
-                if let (Some(word), Some((offset, bytes))) = (word, stored) {
-                    w.words[usize::from(word)] = (offset, bytes.to_vec());
-                }
-            });
-            begun.ok_or(EOPNOTSUPP)?;
+            begin_call(
+                &shared,
+                &mut lock(&window),
+                script.actor,
+                (*begin, *end),
+                data,
+            );
             let mut moved = Instant::now();
             loop {
-                match shared.with(at, |_, w| {
-                    one_step(&shared.model, w, actor, *end, &mut shown)
-                }) {
-                    Some(Took::Last) => break,
-                    Some(Took::Step { read }) => {
+                let took = one_step(
+                    &shared.model,
+                    &mut lock(&window),
+                    script.actor,
+                    *end,
+                    &mut ran,
+                );
+                match took {
+                    Took::Last => break,
+                    Took::Step { read } => {
                         self.usage.inblock += if read { PAGE / 512 } else { 0 };
                         moved = Instant::now();
                         if self.rng.random_range(0..4u8) == 0 {
                             std::thread::yield_now();
                         }
                     }
-                    Some(Took::None) if moved.elapsed() < PATIENCE => std::thread::yield_now(),
-                    Some(Took::None) | None => return Err(EDEADLK),
+                    Took::None if moved.elapsed() < PATIENCE => std::thread::yield_now(),
+                    Took::None => return Err(EDEADLK),
                 }
             }
         }
-        Ok(shown)
+        Ok(ran)
     }
 
     /// The bytes of what was shown, as far as all of it was.
-    fn bytes(&self, at: u64, len: u64, shown: &[Option<Value>; 2], buf: &mut [u8]) -> u64 {
+    fn bytes(&self, at: u64, len: u64, shown: &[Option<Value>], buf: &mut [u8]) -> u64 {
+        let Some(window) = &self.window else { return 0 };
+        let (window, folio) = (lock(window), self.shared.folio);
         let mut done = 0;
         for value in shown.iter().map_while(|v| *v) {
-            let from = at + done;
-            let offset = from % PAGE;
-            let n = (PAGE - offset).min(len - done);
-            if n == 0 {
-                break;
-            }
+            let offset = (at + done - window.start) % folio;
+            let n = (folio - offset).min(len - done);
             let part = &mut buf[done as usize..(done + n) as usize];
-            self.shared.with(at, |start, w| {
-                self.shared.fill(w, start, value, offset as usize, part)
-            });
+            window.fill(value, offset as usize, part);
             done += n;
         }
         done
     }
 
     fn show(&mut self, at: u64, len: u64, buf: &mut [u8]) -> Outcome {
-        match self.run(at, None) {
+        match self.run(None) {
             Err(errno) => failed(errno),
-            Ok(shown) => match self.bytes(at, len, &shown, buf) {
-                0 => failed(EAGAIN),
-                bytes => Outcome {
-                    bytes,
-                    ..Outcome::default()
-                },
+            Ok(ran) => moved(self.bytes(at, len, &ran.shown, buf)),
+        }
+    }
+
+    fn silent(&mut self) -> Outcome {
+        self.run(None).map_or_else(failed, |_| Outcome::default())
+    }
+
+    /// Stores or writes.
+    fn put(&mut self, at: u64, data: &[u8]) -> Outcome {
+        match self.run(Some((at, data))) {
+            Err(errno) => failed(errno),
+            Ok(ran) if ran.wrote => moved(data.len() as u64),
+            // Its page is past the end.
+            Ok(_) => Outcome {
+                sigbus: true,
+                ..Outcome::default()
             },
         }
     }
 
-    fn silent(&mut self, at: u64) -> Outcome {
-        self.run(at, None)
-            .map_or_else(failed, |_| Outcome::default())
+    /// What another file of the window holds, which nobody changes.
+    fn other(&self, file: FileId, at: u64, len: u64) -> Option<Vec<u8>> {
+        let shared = &self.shared;
+        let window = lock(self.window.as_ref()?);
+        let of = shared.real.iter().position(|f| *f == file)?;
+        let (page, offset) = (
+            (at - window.start) / shared.folio,
+            (at - window.start) % shared.folio,
+        );
+        let slot = shared.model.files[of].first + page as usize;
+        let body = (1..shared.model.bodies.len() as u8).map(Value::whole);
+        let body = body
+            .into_iter()
+            .find(|b| shared.model.first.allowed[slot].has_body(*b));
+        let mut bytes = vec![0; len as usize];
+        window.fill(body?, offset as usize, &mut bytes);
+        Some(bytes)
+    }
+
+    /// What the coordinator does between passes, to files at rest.
+    fn arrange(&mut self, call: &Call, buf: &[u8]) -> Outcome {
+        match *call {
+            Call::Write { file, at, len, .. } => {
+                let data = &buf[..len as usize];
+                self.shared.at_rest(|rest| rest.write(file, at, data));
+                moved(len)
+            }
+            Call::SwapBoot { .. } => match self.shared.behind {
+                Some((file, behind)) => {
+                    self.shared.at_rest(|rest| rest.swap(file, behind));
+                    Outcome::default()
+                }
+                None => failed(EOPNOTSUPP),
+            },
+            Call::Syncfs => Outcome::default(),
+            _ => failed(EOPNOTSUPP),
+        }
     }
 }
 
 fn failed(errno: i32) -> Outcome {
     Outcome {
         errno,
+        ..Outcome::default()
+    }
+}
+
+fn moved(bytes: u64) -> Outcome {
+    Outcome {
+        bytes,
         ..Outcome::default()
     }
 }
@@ -135,13 +198,44 @@ enum Took {
     Last,
 }
 
-fn one_step(
-    model: &Model,
+/// Puts an actor at the begin of a call, and what the call brings along where the model's words and bodies are.
+fn begin_call(
+    shared: &Shared,
     w: &mut Window,
     actor: usize,
-    end: u8,
-    shown: &mut [Option<Value>; 2],
-) -> Took {
+    (begin, end): (u8, u8),
+    data: Option<(u64, &[u8])>,
+) {
+    w.state.actors[actor].pc = begin;
+    let Some((at, data)) = data else { return };
+    let model = &shared.model;
+    let at = (at - w.start) as usize;
+    let folio = shared.folio as usize;
+    // What of it lies in a page of the model, and where there.
+    let part = |page: u8| {
+        let index = usize::from(page) - model.files[model.file_of(page.into())].first;
+        let (from, to) = (
+            at.max(index * folio),
+            (at + data.len()).min((index + 1) * folio),
+        );
+        (from - index * folio, data[from - at..to - at].to_vec())
+    };
+    for micro in &model.programs[actor][usize::from(begin)..usize::from(end)] {
+        match *micro {
+            Micro::Store { page, word, .. }
+            | Micro::Dirty {
+                page,
+                write: Some(word),
+            } => w.words[usize::from(word)] = part(page),
+            Micro::DioWrite { page, value } => {
+                w.bodies[usize::from(value.body())] = Bytes::new(part(page).1);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn one_step(model: &Model, w: &mut Window, actor: usize, end: u8, ran: &mut Ran) -> Took {
     let before = w.state;
     if before.actors[actor].pc == end {
         return Took::Last;
@@ -154,26 +248,80 @@ fn one_step(
     w.state = next;
     let micro = model.next_step(&before, actor);
     match micro {
-        Micro::CopyOut { slot } => shown[usize::from(slot)] = Some(before.actors[actor].value),
+        Micro::CopyOut { slot } => ran.shown[usize::from(slot)] = Some(before.actors[actor].value),
         Micro::Load { page, slot, .. } if before.actors[actor].mapped & 1 << page != 0 => {
-            shown[usize::from(slot)] = Some(before.pages[usize::from(page)].value);
+            ran.shown[usize::from(slot)] = Some(before.pages[usize::from(page)].value);
+        }
+        Micro::Store { page, .. } => {
+            ran.wrote |= before.actors[actor].writable & 1 << page != 0;
+        }
+        Micro::Dirty { write: Some(_), .. } | Micro::DioWrite { .. } => ran.wrote = true,
+        Micro::Compare { page, with, .. } => {
+            let value = |page: u8| before.pages[usize::from(page)].value;
+            ran.differs |= value(page) != value(with);
         }
         _ => {}
     }
     Took::Step {
-        read: matches!(micro, Micro::SubmitBio { .. }),
+        read: matches!(micro, Micro::SubmitBio { .. } | Micro::DioRead { .. }),
     }
 }
 
 impl Subject for LiveActor {
+    fn round(&mut self, chunk: &Range<u64>) {
+        (self.start, self.window, self.next) = (chunk.start, None, 0);
+    }
+
+    fn approach(&mut self, _: &Call) {
+        // Not before the gate: until then somebody may still look at files at rest.
+        if self.window.is_none() {
+            self.window = Some(self.shared.window(self.start));
+        }
+    }
+
     fn perform(&mut self, call: &Call, buf: &mut [u8]) -> Outcome {
+        if self.actor.is_none() {
+            return self.arrange(call, buf);
+        }
         match *call {
-            Call::PunchHole { at, .. } | Call::ZeroRange { at, .. } => self.silent(at),
-            Call::Fadvise { at, .. } | Call::Readahead { at, .. } => self.silent(at),
-            Call::Madvise { at, .. } => self.silent(at),
-            Call::Read { at, len, .. }
-            | Call::UringRead { at, len, .. }
-            | Call::Fault { at, len, .. } => self.show(at, len, buf),
+            Call::PunchHole { .. }
+            | Call::ZeroRange { .. }
+            | Call::CollapseRange { .. }
+            | Call::InsertRange { .. }
+            | Call::Fadvise { .. }
+            | Call::Readahead { .. }
+            | Call::Madvise { .. }
+            | Call::CloneRange { .. }
+            | Call::ExchangeRange { .. }
+            | Call::SwapBoot { .. }
+            | Call::JournalData { .. } => self.silent(),
+            Call::Dedupe { .. } => self.run(None).map_or_else(failed, |ran| Outcome {
+                same: Some(!ran.differs),
+                ..Outcome::default()
+            }),
+            Call::Truncate { file, size } => {
+                let outcome = self.silent();
+                if let Some(window) = &self.window {
+                    lock(window).resize(file, size);
+                }
+                outcome
+            }
+            Call::Read {
+                at, len, nowait, ..
+            } => match self.show(at, len, buf) {
+                Outcome {
+                    bytes: 0, errno: 0, ..
+                } if nowait => failed(EAGAIN),
+                outcome => outcome,
+            },
+            Call::UringRead { at, len, .. } => self.show(at, len, buf),
+            Call::Fault { at, len, .. } => {
+                let outcome = self.show(at, len, buf);
+                Outcome {
+                    sigbus: outcome.errno == 0 && outcome.bytes < len,
+                    ..outcome
+                }
+            }
             Call::Splice { at, len, .. } => {
                 let mut pipe = std::mem::take(&mut self.pipe);
                 pipe.resize(len as usize, 0);
@@ -184,41 +332,19 @@ impl Subject for LiveActor {
             }
             Call::Drain { .. } => {
                 buf[..self.pipe.len()].copy_from_slice(&self.pipe);
-                Outcome {
-                    bytes: std::mem::take(&mut self.pipe).len() as u64,
-                    ..Outcome::default()
-                }
+                moved(std::mem::take(&mut self.pipe).len() as u64)
             }
-            Call::Store { at, len, .. }
-            | Call::Write {
-                at,
-                len,
-                direct: false,
-                ..
-            } => {
-                let data = &buf[..len as usize];
-                match self.run(at, Some(((at % PAGE) as usize, data))) {
-                    Err(errno) => failed(errno),
-                    Ok(_) => Outcome {
-                        bytes: len,
-                        ..Outcome::default()
-                    },
-                }
+            Call::Store { at, len, .. } | Call::Write { at, len, .. } => {
+                self.put(at, &buf[..len as usize])
             }
-            Call::CollapseRange { .. }
-            | Call::InsertRange { .. }
-            | Call::Truncate { .. }
-            | Call::Fiemap { .. }
+            Call::ReadInto { at, len, from, .. } => match self.other(from, at, len) {
+                Some(data) => self.put(at, &data),
+                None => failed(EOPNOTSUPP),
+            },
+            Call::Fiemap { .. }
             | Call::PrecacheExtents { .. }
-            | Call::Dedupe { .. }
-            | Call::CloneRange { .. }
-            | Call::ExchangeRange { .. }
-            | Call::SwapBoot { .. }
-            | Call::JournalData { .. }
             | Call::BlkZeroout { .. }
             | Call::BlkDiscard { .. }
-            | Call::ReadInto { .. }
-            | Call::Write { .. }
             | Call::Syncfs => failed(EOPNOTSUPP),
         }
     }
@@ -228,53 +354,21 @@ impl Subject for LiveActor {
     }
 
     fn look(&mut self, how: Look, file: FileId, at: u64, buf: &mut [u8]) -> Outcome {
-        let size = self.shared.size(file);
-        let end = (at + buf.len() as u64).min(size).max(at);
-        for (page, slot) in self.shared.slots(file, at..end).collect::<Vec<_>>() {
-            let (from, to) = (page.max(at), (page + PAGE).min(end));
-            let part = &mut buf[(from - at) as usize..(to - at) as usize];
-            self.shared.with(page, |start, w| {
-                let cached = w.state.pages[slot];
-                let value = match (how, cached.is(flag::PRESENT | flag::UPTODATE)) {
-                    (Look::Read | Look::Mapping, true) => cached.value,
-                    (Look::Direct, true) if self.shared.model.cache_is_store => cached.value,
-                    _ => w.state.on_disk(slot),
-                };
-                if how != Look::Direct && !cached.is(flag::PRESENT) {
-                    w.state.pages[slot] = Page {
-                        flags: flag::PRESENT | flag::UPTODATE,
-                        value,
-                        ..Page::default()
-                    };
-                }
-                self.shared
-                    .fill(w, start, value, (from - page) as usize, part);
-            });
-        }
-        Outcome {
-            bytes: end - at,
-            ..Outcome::default()
-        }
+        let bytes = self.shared.at_rest(|rest| rest.look(how, file, at, buf));
+        moved(bytes)
     }
 
     fn resident(&mut self, file: FileId, range: Range<u64>, pages: &mut [bool]) -> Option<()> {
-        for ((at, slot), there) in self.shared.slots(file, range).zip(pages) {
-            *there = self
-                .shared
-                .with(at, |_, w| w.state.pages[slot].is(flag::PRESENT))?;
+        let files = lock(&self.shared.files);
+        for (page, there) in (range.start / PAGE..range.end.div_ceil(PAGE)).zip(pages) {
+            *there = self.shared.is_cached(&files, file, page);
         }
         Some(())
     }
 
-    fn unmap(&mut self, file: FileId, range: Range<u64>) -> Result<(), SubjectError> {
-        if let Some(actor) = self.actor {
-            for (at, slot) in self.shared.slots(file, range) {
-                self.shared.with(at, |_, w| {
-                    w.state.actors[actor].mapped &= !(1 << slot);
-                    w.state.actors[actor].writable &= !(1 << slot);
-                });
-            }
-        }
+    fn unmap(&mut self, _: FileId, _: Range<u64>) -> Result<(), SubjectError> {
+        // Page tables are the window's: files at rest are mapped nowhere.
+        self.shared.at_rest(|_| ());
         Ok(())
     }
 
@@ -282,36 +376,11 @@ impl Subject for LiveActor {
         if self.shared.model.cache_is_store {
             return Ok(false);
         }
-        let gone = |(at, slot): (u64, usize)| {
-            self.shared
-                .with(at, |_, w| evict(&self.shared.model, w, slot))
-        };
-        Ok(self
-            .shared
-            .slots(file, range)
-            .all(|page| gone(page) == Some(true)))
+        self.shared.at_rest(|rest| {
+            for page in range.start / PAGE..range.end.div_ceil(PAGE) {
+                rest.drop_cached(file, page as usize);
+            }
+        });
+        Ok(true)
     }
-}
-
-/// Writes a page back and drops it.
-fn evict(model: &Model, w: &mut Window, slot: usize) -> bool {
-    let page = w.state.pages[slot];
-    if page.locker != 0 || page.is(flag::WRITEBACK) {
-        return false;
-    }
-    if page.is(flag::PRESENT | flag::DIRTY) {
-        let mapped = w.state.map[slot] & !UNWRITTEN;
-        let block = match mapped {
-            0 => w.state.free_block(model.extent),
-            block => Some(block - 1),
-        };
-        let Some(block) = block else {
-            return false;
-        };
-        w.state.blocks[usize::from(block)] = USED | page.value.0;
-        w.state.map[slot] = block + 1;
-    }
-    w.state.zap(slot);
-    w.state.pages[slot] = Page::default();
-    true
 }

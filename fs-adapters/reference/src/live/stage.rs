@@ -1,12 +1,12 @@
-//! What the files hold when a pass begins.
+//! What the files hold when a pass begins, and where they are on the device.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use punchbench_race::subject::Extent;
 use punchbench_race::{DirectIo, FileId, Stage, SubjectError};
 
-use super::{PAGE, Shared, Window};
+use super::{PAGE, Shared};
 
 /// The files of a pass.
 pub(super) struct LiveStage(pub Arc<Shared>);
@@ -22,34 +22,25 @@ impl Stage for LiveStage {
         size: u64,
         fill: &mut dyn FnMut(u64, &mut [u8]),
     ) -> Result<(), SubjectError> {
-        let Some(file) = self.0.files[usize::from(file)] else {
-            return Ok(());
-        };
         let mut bytes = vec![0; size as usize];
         fill(0, &mut bytes);
-        *self.0.bytes[file]
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = bytes;
-        let window = || {
-            Mutex::new(Window {
-                state: self.0.model.first,
-                words: Default::default(),
-            })
-        };
-        let windows = self.0.layout.starts.len();
-        *self
-            .0
-            .windows
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = (0..windows).map(|_| window()).collect();
+        self.0.at_rest(|rest| rest.prepare(file, bytes));
         Ok(())
     }
 
-    fn blocks(&mut self, _: FileId, _: Range<u64>) -> Result<Option<Vec<Extent>>, SubjectError> {
-        Ok(None)
+    fn blocks(
+        &mut self,
+        file: FileId,
+        range: Range<u64>,
+    ) -> Result<Option<Vec<Extent>>, SubjectError> {
+        if self.0.model.cache_is_store {
+            return Ok(None);
+        }
+        Ok(Some(self.0.at_rest(|rest| rest.extents(file, range))))
     }
 
     fn fill_up(&mut self, _: bool) -> Result<(), SubjectError> {
+        // A block that was freed is the lowest that is free.
         Ok(())
     }
 
