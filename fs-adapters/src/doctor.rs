@@ -67,7 +67,7 @@ fn find(target: Target, env: &SetUp<'_>) -> Finding {
     };
     let driver = match target.adapter.store() {
         Store::Directory => "whatever is mounted there".to_owned(),
-        Store::Memory | Store::Device(_) | Store::FileIsDevice | Store::Stacked(_) => {
+        Store::Memory | Store::Device(_) | Store::Fixed(_) | Store::Stacked(_) => {
             match kernel::support(target.adapter.name()) {
                 Support::Registered => "in the kernel".to_owned(),
                 Support::Module(_) => "module, not loaded".to_owned(),
