@@ -157,7 +157,7 @@ impl Drop for Bound {
     }
 }
 
-/// What mkzonefs writes (fs/zonefs/zonefs.h, `struct zonefs_super`), which no distribution packages everywhere.
+/// What mkzonefs writes (fs/zonefs/zonefs.h, `struct zonefs_super`), so that no tool is needed for it.
 fn make_filesystem(node: &Path) -> std::io::Result<()> {
     let device = OpenOptions::new().read(true).write(true).open(node)?;
     device.write_all_at(&superblock(), 0)?;
