@@ -172,6 +172,9 @@ pub const TRIAL: &str = "trial-child";
 /// Memory of a guest: for an image, its page cache and the tools.
 pub const MEMORY_MIB: u32 = 2048;
 
+/// Seconds that a phase of a trial usually may show no progress.
+pub const PATIENCE_S: f64 = 60.0;
+
 /// Nothing but a format.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct JsonArgs {
@@ -456,8 +459,8 @@ pub struct RunArgs {
     /// Make an operation lie, to see the bench find out
     #[arg(long, value_name = "KIND", hide = true)]
     pub inject: Option<String>,
-    /// How long a phase may show no progress
-    #[arg(long, value_name = "S", hide = true, value_parser = seconds, default_value = "60")]
+    /// How long a phase of a trial may show no progress; more for a slow machine, and guests are given more too
+    #[arg(long, value_name = "S", value_parser = seconds, default_value_t = PATIENCE_S)]
     pub patience: f64,
     /// Say when a trial enters a phase
     #[arg(long, hide = true)]

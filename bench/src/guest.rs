@@ -14,7 +14,7 @@ use punchbench_results::Record;
 use punchbench_results::record::trial_on;
 
 use crate::blank;
-use crate::cli::RunArgs;
+use crate::cli::{self, RunArgs};
 use crate::guest_end::{not_recorded, outcome_lines, ran_something, replay_on};
 use crate::guest_gaps::Gaps;
 use crate::outdir::OutDir;
@@ -28,12 +28,35 @@ const CPUS: u32 = 2;
 /// What a filesystem that wants persistent memory gets of it: the usual image, and mkfs.xfs's least.
 const PMEM_MIB: u32 = 384;
 
-/// Booting, and what a trial takes beside racing, on an emulated CPU.
-const BOOT: Duration = Duration::from_secs(120);
-const SET_UP: Duration = Duration::from_secs(90);
+/// How long a guest may take on an emulated CPU, if phases have the usual patience.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Limits {
+    boot: Duration,
+    /// What a trial takes beside racing.
+    set_up: Duration,
+    /// One that says nothing for longer is not coming back, its own watchdog included.
+    silence: Duration,
+    /// Of a trial.
+    racing: Duration,
+}
 
-/// A guest that says nothing for longer is not coming back, its own watchdog included.
-const SILENCE: Duration = Duration::from_secs(240);
+impl Limits {
+    /// For a machine as slow as `patience` (in seconds) says; a test's impatience makes it no faster.
+    fn new(patience: f64, racing: Duration) -> Limits {
+        let slowness = (patience / cli::PATIENCE_S).max(1.0);
+        let seconds = |s: u64| Duration::from_secs(s).mul_f64(slowness);
+        Limits {
+            boot: seconds(120),
+            set_up: seconds(90),
+            silence: seconds(240),
+            racing: racing.mul_f64(slowness),
+        }
+    }
+
+    fn deadline(&self, trials: u32) -> Duration {
+        self.boot + trials * (self.racing + self.set_up)
+    }
+}
 
 /// Runs the plan on each kernel.
 pub fn run(
@@ -222,6 +245,7 @@ fn guest(
     let mounted = plan.iter().filter_map(|t| t.target.mounted());
     let is_dax = mounted.into_iter().any(|t| t.profile.is_dax());
     let trials = u32::try_from(plan.len() - from)?;
+    let limits = Limits::new(args.patience, racing);
     Ok(GuestRun {
         kernel: kernel.clone(),
         program: std::env::current_exe()?,
@@ -231,10 +255,10 @@ fn guest(
         modules,
         pmem_mib: if is_dax { PMEM_MIB } else { 0 },
         memory_mib: args.memory,
-        boot: BOOT,
+        boot: limits.boot,
         cpus: CPUS,
-        deadline: BOOT + trials * (racing + SET_UP),
-        silence: SILENCE + racing,
+        deadline: limits.deadline(trials),
+        silence: limits.silence + limits.racing,
         console_log: Some(log.to_owned()),
     })
 }
@@ -278,4 +302,21 @@ fn take_in(
     }
     reporter.finished(&record);
     out.keep(record)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_on_a_slow_machine_is_given_more_time_and_never_less() {
+        let racing = Duration::from_secs(10);
+        let usual = Limits::new(cli::PATIENCE_S, racing);
+        assert_eq!(usual.deadline(3), Duration::from_secs(120 + 3 * 100));
+        let slow = Limits::new(3.0 * cli::PATIENCE_S, racing);
+        assert_eq!(slow.boot, 3 * usual.boot);
+        assert_eq!(slow.silence, 3 * usual.silence);
+        assert_eq!(slow.deadline(3), 3 * usual.deadline(3));
+        assert_eq!(Limits::new(1.0, racing), usual);
+    }
 }

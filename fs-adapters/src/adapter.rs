@@ -7,13 +7,13 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::adapters::{
-    bdev, btrfs, dir, ext2, ext3, ext4, f2fs, fuse, gfs2, ocfs2, overlay, tmpfs, xfs,
+    bdev, btrfs, dir, ext2, ext3, ext4, f2fs, fuse, gfs2, ocfs2, overlay, tmpfs, xfs, zonefs,
 };
 use crate::fsck::FsckResult;
 use crate::pmem;
 use crate::profile::{BASE, Profile, ProfileError, Seen};
 use crate::reuse::Reuse;
-use crate::set_up::SetUpError;
+use crate::set_up::{SetUp, SetUpError};
 use crate::tools::{Tool, ToolOutput, Version};
 
 /// Every filesystem, in the order of the tables.
@@ -26,6 +26,7 @@ pub static ADAPTERS: &[&dyn Adapter] = &[
     &f2fs::F2fs,
     &gfs2::Gfs2,
     &ocfs2::Ocfs2,
+    &zonefs::Zonefs,
     &overlay::Overlay,
     &fuse::Fuse,
     &tmpfs::Tmpfs,
@@ -71,8 +72,8 @@ pub enum Store<'a> {
     Device(&'a dyn OnDevice),
     /// In the page cache alone: there is nothing to evict to.
     Memory,
-    /// Each file is a block device, and there is no filesystem.
-    FileIsDevice,
+    /// Each file is there from the beginning and as large as it is: a block device, a zone.
+    Fixed(&'a dyn FixedFiles),
     /// In a directory of a filesystem that somebody else mounted.
     Directory,
     /// In another filesystem of ours.
@@ -89,6 +90,36 @@ pub trait Stacked: Debug + Sync {
 
     /// Whether FIEMAP on it gives the addresses of the filesystem below.
     fn shows_addresses(&self) -> bool;
+}
+
+/// How files come about that cannot be made by opening them.
+pub trait FixedFiles: Debug + Sync {
+    /// The modules it takes on a kernel that has all of it as modules.
+    fn modules(&self) -> &'static [&'static str];
+
+    /// What stands in the way here.
+    fn check(&self) -> Result<(), SetUpError>;
+
+    /// Makes `name` in `dir` a file of at least `size` bytes.
+    fn create(
+        &self,
+        dir: &Path,
+        name: &str,
+        size: u64,
+        env: &SetUp<'_>,
+    ) -> Result<Box<dyn FixedFile>, SetUpError>;
+}
+
+/// One of them; gone when dropped, its name included.
+pub trait FixedFile: Debug {
+    /// The kernel's name for the device that holds it, such as `loop3`.
+    fn device(&self) -> String;
+
+    /// Its size in bytes.
+    fn size(&self) -> u64;
+
+    /// What it is, in words for the record.
+    fn about(&self) -> String;
 }
 
 /// A mount over a directory.
@@ -269,7 +300,7 @@ impl Target {
         match self.adapter.store() {
             Store::Stacked(layer) => layer.below(self.profile).tools(),
             Store::Device(device) => vec![device.mkfs_tool(), device.fsck_tool()],
-            Store::Memory | Store::FileIsDevice | Store::Directory => Vec::new(),
+            Store::Memory | Store::Fixed(_) | Store::Directory => Vec::new(),
         }
     }
 
@@ -277,7 +308,7 @@ impl Target {
     pub fn is_on_device(&self) -> bool {
         match self.adapter.store() {
             Store::Device(_) | Store::Stacked(_) => true,
-            Store::Memory | Store::FileIsDevice | Store::Directory => false,
+            Store::Memory | Store::Fixed(_) | Store::Directory => false,
         }
     }
 
@@ -288,7 +319,7 @@ impl Target {
             Store::Device(_) if self.profile.is_dax() => own.chain(pmem::MODULES).collect(),
             Store::Device(_) => own.chain(["loop"]).collect(),
             Store::Stacked(layer) => own.chain(layer.below(self.profile).modules()).collect(),
-            Store::FileIsDevice => vec!["loop"],
+            Store::Fixed(files) => files.modules().to_vec(),
             Store::Memory | Store::Directory => Vec::new(),
         }
     }

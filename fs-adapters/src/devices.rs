@@ -9,21 +9,25 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::linux::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{Mode, SFlag, mknod};
 use punchbench_sys::loopdev::{LoopDevice, LoopError};
 
+use crate::adapter::FixedFile;
 use crate::image::{self, ImageError, Prefer};
 use crate::set_up::{SetUp, SetUpError};
 
-/// One file's device; detached on drop. The node goes with the directory.
+/// One file's device; detached on drop.
 #[derive(Debug)]
 pub(crate) struct DeviceFile {
     device: LoopDevice,
     _image: File,
     /// Where the image is, in words for the record.
-    pub place: String,
+    place: String,
+    size: u64,
+    /// The name by which it is opened.
+    path: PathBuf,
 }
 
 /// Why there is no such file.
@@ -57,18 +61,30 @@ impl DeviceFile {
             .map_err(io("find the node"))?
             .st_rdev();
         let mode = Mode::S_IRUSR | Mode::S_IWUSR;
-        mknod(&dir.join(name), SFlag::S_IFBLK, mode, number)
+        let path = dir.join(name);
+        mknod(&path, SFlag::S_IFBLK, mode, number)
             .map_err(|error| io("make a node")(error.into()))?;
         Ok(DeviceFile {
             device,
             _image: image.file,
             place: image.place,
+            size,
+            path,
         })
     }
+}
 
-    /// The kernel's name for it, such as `loop3`.
-    pub fn name(&self) -> String {
+impl FixedFile for DeviceFile {
+    fn device(&self) -> String {
         self.device.name()
+    }
+
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn about(&self) -> String {
+        format!("{}, image: {}", self.device(), self.place)
     }
 }
 
@@ -76,6 +92,8 @@ impl Drop for DeviceFile {
     fn drop(&mut self) {
         // What is still dirty when the image goes would be an I/O error in the kernel's log.
         let _ = File::open(self.device.path()).and_then(|device| device.sync_all());
+        // Or the directory's own removal takes it.
+        let _ = fs::remove_file(&self.path);
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::adapter::{Store, Target};
+use crate::elsewhere::{ELSEWHERE, Elsewhere};
 use crate::kernel::{self, Support};
 use crate::set_up::{SetUp, SetUpError};
 use crate::tools::kernel_release;
@@ -36,6 +37,8 @@ pub struct Report {
     pub user: String,
     /// The filesystems, in the order of the tables.
     pub findings: Vec<Finding>,
+    /// Those that are run in a mount of the user's own.
+    pub elsewhere: [Elsewhere; ELSEWHERE.len()],
 }
 
 /// Looks; mounts nothing and makes nothing, but loads drivers if it may.
@@ -56,6 +59,7 @@ pub fn doctor(env: &SetUp<'_>) -> Report {
             .into_iter()
             .map(|target| find(target, env))
             .collect(),
+        elsewhere: ELSEWHERE,
     }
 }
 
@@ -67,12 +71,8 @@ fn find(target: Target, env: &SetUp<'_>) -> Finding {
     };
     let driver = match target.adapter.store() {
         Store::Directory => "whatever is mounted there".to_owned(),
-        Store::Memory | Store::Device(_) | Store::FileIsDevice | Store::Stacked(_) => {
-            match kernel::support(target.adapter.name()) {
-                Support::Registered => "in the kernel".to_owned(),
-                Support::Module(_) => "module, not loaded".to_owned(),
-                Support::Missing(_) => "not in this kernel".to_owned(),
-            }
+        Store::Memory | Store::Device(_) | Store::Fixed(_) | Store::Stacked(_) => {
+            driver(target.adapter.name()).to_owned()
         }
     };
     let tools = target.tools().into_iter().map(|tool| match tool.version() {
@@ -88,6 +88,14 @@ fn find(target: Target, env: &SetUp<'_>) -> Finding {
         tools: tools.collect(),
         reason,
         hint,
+    }
+}
+
+fn driver(name: &str) -> &'static str {
+    match kernel::support(name) {
+        Support::Registered => "in the kernel",
+        Support::Module(_) => "module, not loaded",
+        Support::Missing(_) => "not in this kernel",
     }
 }
 
@@ -111,6 +119,28 @@ impl fmt::Display for Report {
                 writeln!(f, "{:23} help: {}", "", finding.hint)?;
             }
         }
+        for other in &self.elsewhere {
+            writeln!(f, "{:<16} {:<6} {}", other.name, "--in", driver(other.name))?;
+            writeln!(f, "{:23} needs {}", "", other.needs)?;
+            writeln!(f, "{:23} then: {}", "", other.command)?;
+        }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tag::Tag;
+
+    #[test]
+    fn what_is_raced_in_a_mount_of_the_users_own_has_its_recipe() {
+        let (tag, work) = (Tag::of_this_process(), std::env::temp_dir());
+        let background = |_: u64, _: &mut [u8]| {};
+        let text = doctor(&SetUp::new(&tag, &work, &background)).to_string();
+        for name in ["ceph", "cifs"] {
+            let (_, about) = text.split_once(&format!("\n{name} ")).expect(name);
+            assert!(about.contains("punchbench run --in DIR"), "{about}");
+        }
     }
 }

@@ -13,7 +13,7 @@ pub struct Elsewhere {
 }
 
 /// All that the series on hole punching converts and no adapter makes.
-pub const ELSEWHERE: [Elsewhere; 3] = [
+pub const ELSEWHERE: [Elsewhere; 2] = [
     Elsewhere {
         name: "ceph",
         needs: "a cluster, mounted by the kernel: mount -t ceph MONITOR:/ DIR -o name=USER,secretfile=FILE",
@@ -23,10 +23,5 @@ pub const ELSEWHERE: [Elsewhere; 3] = [
         name: "cifs",
         needs: "a share of an SMB 3 server: mount -t cifs //SERVER/SHARE DIR -o vers=3.1.1,credentials=FILE",
         command: "punchbench run --in DIR --scenario 'punch-*,zero-*'",
-    },
-    Elsewhere {
-        name: "zonefs",
-        needs: "a zoned device, but its files are zones: they are not created, not punched, and truncated only to nothing or to the full zone",
-        command: "none: no scenario's files can be made on it",
     },
 ];

@@ -11,7 +11,7 @@ use punchbench_sys::io::AlignedBuf;
 use punchbench_sys::loopdev::LoopDevice;
 use tempfile::TempDir;
 
-use crate::devices::DeviceFile;
+use crate::adapter::FixedFile;
 use crate::hold::{DmDelay, Holder, ImageServer};
 use crate::mounted::Mounted;
 use crate::set_up::{SetUpError, open_uncached};
@@ -39,8 +39,8 @@ pub(crate) enum Home {
         discard: DiscardOff,
         device: RealDevice,
     },
-    /// A loop device for each file.
-    FileIsDevice(Vec<DeviceFile>),
+    /// Something of its own for each file.
+    Fixed(Vec<Box<dyn FixedFile>>),
     /// A directory of another filesystem of ours, over which this one lies.
     Layer(Box<Mounted>),
     /// The page cache.
@@ -61,7 +61,7 @@ impl Home {
             Home::Loop { device, size, .. } => Some((device.path(), *size)),
             Home::Device { device, .. } => Some((&device.path, device.size)),
             Home::Layer(below) => below.home().device(),
-            Home::FileIsDevice(_) | Home::Memory | Home::Directory => None,
+            Home::Fixed(_) | Home::Memory | Home::Directory => None,
         }
     }
 
@@ -74,7 +74,7 @@ impl Home {
                 (None, None) => None,
             },
             Home::Layer(below) => below.home().holder(),
-            Home::Device { .. } | Home::FileIsDevice(_) | Home::Memory | Home::Directory => None,
+            Home::Device { .. } | Home::Fixed(_) | Home::Memory | Home::Directory => None,
         }
     }
 
@@ -83,7 +83,7 @@ impl Home {
         match self {
             Home::Loop { discard, .. } | Home::Device { discard, .. } => discard.off,
             Home::Layer(below) => below.home().discard_off(),
-            Home::FileIsDevice(_) | Home::Memory | Home::Directory => false,
+            Home::Fixed(_) | Home::Memory | Home::Directory => false,
         }
     }
 
@@ -95,7 +95,7 @@ impl Home {
             Home::Loop { image, .. } => Some(image.read_exact_at(buf, at)),
             Home::Device { device, .. } => Some(read_direct(&device.path, at, buf)),
             Home::Layer(below) => below.home().read_at(at, buf),
-            Home::FileIsDevice(_) | Home::Memory | Home::Directory => None,
+            Home::Fixed(_) | Home::Memory | Home::Directory => None,
         }
     }
 }

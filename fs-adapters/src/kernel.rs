@@ -56,6 +56,17 @@ pub fn load(fstype: &str) -> Support {
     }
 }
 
+/// Loads the driver of zoned devices in memory if it is a module and not there yet, without the device that
+/// it makes unasked; says whether it is there.
+pub fn load_null_blk() -> bool {
+    let there = Path::new("/sys/module/null_blk");
+    if !there.exists() {
+        let words = ["-q", "--", "null_blk", "nr_devices=0"];
+        let _ = MODPROBE.run(words, MODPROBE_TIME);
+    }
+    there.exists()
+}
+
 /// Loads the loop driver if it is a module and not there yet; says whether its control device exists.
 pub fn load_loop() -> bool {
     let control = Path::new("/dev/loop-control");

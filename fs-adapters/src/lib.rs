@@ -29,6 +29,7 @@ pub mod sweep;
 pub mod tag;
 pub mod tools;
 pub mod user;
+mod zoned;
 
 pub use adapter::{ADAPTERS, Adapter, Target, TargetError};
 pub use device::DeviceChoice;

@@ -10,8 +10,7 @@ use punchbench_scenarios::{Actor, Capability, Content, Op, Role, Scenario};
 use punchbench_sys::mount;
 use tempfile::TempDir;
 
-use crate::adapter::{Addresses, Store, Target};
-use crate::devices::DeviceFile;
+use crate::adapter::{Addresses, FixedFiles, Store, Target};
 use crate::discard;
 use crate::fsck::FsckResult;
 use crate::hold::Holder;
@@ -86,22 +85,23 @@ impl Mounted {
         )
     }
 
-    /// Block devices in the place of files. Those of the scenario come with [`Mounted::provide`], when their
-    /// sizes are known; what a device can do is tried out on others.
-    pub(crate) fn of_device_files(
+    /// Files that are there from the beginning. Those of the scenario come with [`Mounted::provide`], when
+    /// their sizes are known; what they can do is tried out on others.
+    pub(crate) fn of_fixed_files(
         target: Target,
+        files: &dyn FixedFiles,
         directory: TempDir,
         env: &SetUp<'_>,
     ) -> Result<Self, SetUpError> {
         let dir = directory.path().to_owned();
         let page = punchbench_sys::map::page_size() as u64;
-        let home = Home::FileIsDevice(Vec::new());
+        let home = Home::Fixed(Vec::new());
         let medium = Medium {
             home: &home,
             addresses: Addresses::None,
         };
-        let abilities = Abilities::probe(Place::Devices(&dir, env), &medium)
-            .map_err(SetUpError::io("probe a loop device"))?;
+        let abilities = Abilities::probe(Place::Fixed(files, &dir, env), &medium)
+            .map_err(SetUpError::io(format!("probe a file of {target}")))?;
         Ok(Mounted {
             target,
             point: None,
@@ -110,7 +110,8 @@ impl Mounted {
             dir,
             driver: target.adapter.name().to_owned(),
             shape: Shape {
-                // fallocate(2) takes logical blocks, but only zeroes what is not a whole page, in the cache.
+                // fallocate(2) of a block device takes logical blocks, but only zeroes what is not a whole
+                // page, in the cache.
                 block: page,
                 page,
                 free: env.size,
@@ -123,27 +124,36 @@ impl Mounted {
         })
     }
 
-    /// Makes the scenario's files where they cannot be made by opening them: a block device has its size from
-    /// the beginning.
+    /// Makes the scenario's files where they cannot be made by opening them.
     pub fn provide(&mut self, scenario: &Scenario, env: &SetUp<'_>) -> Result<(), SetUpError> {
         let units = self.units();
-        let Home::FileIsDevice(devices) = &mut self.home else {
+        let (Home::Fixed(made), Store::Fixed(files)) =
+            (&mut self.home, self.target.adapter.store())
+        else {
             return Ok(());
         };
         for (name, file) in scenario.files.iter() {
             let size = file.size.bytes(units);
             if file.content == Content::Empty || !size.is_multiple_of(units.page) {
                 return Err(SetUpError::Unsupported {
-                    reason: format!("a block device is never empty and has whole pages: {name}"),
+                    reason: format!(
+                        "a file of {} is never empty and has whole pages: {name}",
+                        self.target
+                    ),
                 });
             }
-            let device = DeviceFile::create(&self.dir, name, size, env)?;
-            self.facts.push(format!(
-                "{name}: {}, image: {}",
-                device.name(),
-                device.place
-            ));
-            devices.push(device);
+            let file = files.create(&self.dir, name, size, env)?;
+            if file.size() != size {
+                return Err(SetUpError::Unsupported {
+                    reason: format!(
+                        "{name} would have {} bytes on {}, not {size}",
+                        file.size(),
+                        self.target
+                    ),
+                });
+            }
+            self.facts.push(format!("{name}: {}", file.about()));
+            made.push(file);
         }
         Ok(())
     }
@@ -200,7 +210,7 @@ impl Mounted {
             inline_limit: INLINE_LIMIT,
             addresses: match target.adapter.store() {
                 Store::Device(on_device) => on_device.addresses(target.profile),
-                Store::Memory | Store::FileIsDevice => Addresses::None,
+                Store::Memory | Store::Fixed(_) => Addresses::None,
                 Store::Directory => Addresses::Logical,
                 Store::Stacked(layer) if layer.shows_addresses() => match &home {
                     Home::Layer(below) => below.shape.addresses,
@@ -265,7 +275,7 @@ impl Mounted {
     pub fn lockers(&self) -> impl Iterator<Item = &str> {
         let below = match self.target.adapter.store() {
             Store::Stacked(layer) => Some(layer.below(self.target.profile).adapter.name()),
-            Store::Device(_) | Store::Memory | Store::FileIsDevice | Store::Directory => None,
+            Store::Device(_) | Store::Memory | Store::Fixed(_) | Store::Directory => None,
         };
         below.into_iter().chain([self.driver()])
     }
@@ -335,7 +345,7 @@ impl Mounted {
         let piecewise = reuse && matches!(self.reuse(), Reuse::Plan(plan) if plan.piecewise);
         let usual = SubjectOptions {
             cache_is_store: self.cache_is_store(),
-            fixed_size: matches!(self.home, Home::FileIsDevice(_)),
+            fixed_size: matches!(self.home, Home::Fixed(_)),
             may_fill: reuse && !self.is_foreign(),
             ..SubjectOptions::default()
         };
@@ -357,7 +367,7 @@ impl Mounted {
     /// The kernel's names for all devices that are ours alone, such as `loop3`.
     pub fn device_names(&self) -> Vec<String> {
         match &self.home {
-            Home::FileIsDevice(devices) => devices.iter().map(DeviceFile::name).collect(),
+            Home::Fixed(files) => files.iter().map(|file| file.device()).collect(),
             _ => self.device_name().into_iter().collect(),
         }
     }

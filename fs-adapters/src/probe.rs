@@ -14,8 +14,7 @@ use punchbench_scenarios::Capability;
 use punchbench_sys::map::{Mapping, Protection};
 use punchbench_sys::uring::Ring;
 
-use crate::adapter::Addresses;
-use crate::devices::DeviceFile;
+use crate::adapter::{Addresses, FixedFile, FixedFiles};
 use crate::home::Home;
 use crate::set_up::SetUp;
 
@@ -41,8 +40,8 @@ pub(crate) struct Medium<'a> {
 pub(crate) enum Place<'a> {
     /// In a directory.
     Directory(&'a Path),
-    /// In a directory too, but each is a block device.
-    Devices(&'a Path, &'a SetUp<'a>),
+    /// In a directory too, but each is there from the beginning.
+    Fixed(&'a dyn FixedFiles, &'a Path, &'a SetUp<'a>),
 }
 
 /// What works and what does not, and why not.
@@ -131,20 +130,21 @@ impl Abilities {
 /// In a list of units: zeros instead of a unit's own bytes.
 const HOLE: u8 = u8::MAX;
 
-/// A file of [`UNITS`] units, each of its own byte, on disk; removed on drop. Or a device with them at its
-/// head, which stays.
+/// A file of [`UNITS`] units, each of its own byte, on disk; removed on drop. Or one that is there from the
+/// beginning, with them at its head.
 struct Scratch {
     file: File,
     path: PathBuf,
-    is_device: bool,
-    /// What holds the device, where it is our own.
-    _device: Option<DeviceFile>,
+    /// Bytes behind the units, of a file that cannot be shorter.
+    rest: u64,
+    is_fixed: bool,
+    /// What holds it, where it is fixed and our own; it goes when the file is closed.
+    _fixed: Option<Box<dyn FixedFile>>,
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // The node of a device of our own goes too.
-        if !self.is_device || self._device.is_some() {
+        if !self.is_fixed {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -158,25 +158,26 @@ fn byte_of(unit: u8) -> u8 {
 impl Scratch {
     fn new(place: Place<'_>, name: &str) -> io::Result<Self> {
         let name = format!("probe-{name}");
-        let (dir, device) = match place {
+        let size = (UNITS * UNIT) as u64;
+        let (dir, fixed) = match place {
             Place::Directory(dir) => (dir, None),
-            Place::Devices(dir, env) => {
-                let size = (UNITS * UNIT) as u64;
-                let device = DeviceFile::create(dir, &name, size, env);
-                (dir, Some(device.map_err(io::Error::other)?))
+            Place::Fixed(files, dir, env) => {
+                let file = files.create(dir, &name, size, env);
+                (dir, Some(file.map_err(io::Error::other)?))
             }
         };
         let path = dir.join(name);
         let file = OpenOptions::new()
             .read(true)
             .write(true)
-            .create_new(device.is_none())
+            .create_new(fixed.is_none())
             .open(&path)?;
         Scratch {
             file,
             path,
-            is_device: device.is_some(),
-            _device: device,
+            rest: fixed.as_ref().map_or(0, |file| file.size() - size),
+            is_fixed: fixed.is_some(),
+            _fixed: fixed,
         }
         .filled()
     }
@@ -188,8 +189,9 @@ impl Scratch {
         Scratch {
             file,
             path: path.to_owned(),
-            is_device: true,
-            _device: None,
+            rest: 0,
+            is_fixed: true,
+            _fixed: None,
         }
         .filled()
     }
@@ -209,7 +211,7 @@ impl Scratch {
         let size = (&self.file)
             .seek(SeekFrom::End(0))
             .map_err(|error| error.to_string())?;
-        if size != (units.len() * UNIT) as u64 {
+        if size != (units.len() * UNIT) as u64 + self.rest {
             return Err(format!("the call succeeded, but the size is {size}"));
         }
         self.shows(units)

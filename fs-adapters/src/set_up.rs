@@ -199,24 +199,17 @@ impl Target {
                 self.check_kernel()?;
                 self.adapter.check(self.profile)
             }
-            Store::FileIsDevice => {
+            Store::Fixed(files) => {
                 if !privilege.may_use_devices() {
                     return Err(SetUpError::skipped(ROOT_WOULD_ADD, "run as root"));
                 }
-                check_loop()
+                files.check()
             }
         }
     }
 
     fn check_kernel(&self) -> Result<(), SetUpError> {
-        match kernel::load(self.adapter.name()) {
-            Support::Registered => Ok(()),
-            Support::Module(why) => Err(SetUpError::skipped(why, "load the module as root")),
-            Support::Missing(why) => Err(SetUpError::skipped(
-                why,
-                format!("boot a kernel with {}", self.adapter.name()),
-            )),
-        }
+        check_filesystem(self.adapter.name())
     }
 
     /// Makes it, mounts it and looks it over. What it acquires, the result releases when dropped.
@@ -228,8 +221,9 @@ impl Target {
                 let directory = own_directory(env.tag, parent)?;
                 Mounted::in_directory(*self, directory)
             }
-            Store::FileIsDevice => {
-                Mounted::of_device_files(*self, own_directory(env.tag, env.work_dir)?, env)
+            Store::Fixed(files) => {
+                let directory = own_directory(env.tag, env.work_dir)?;
+                Mounted::of_fixed_files(*self, files, directory, env)
             }
             Store::Memory => {
                 // The source of a tmpfs is free text: it carries the tag.
@@ -333,7 +327,18 @@ impl Target {
     }
 }
 
-fn check_loop() -> Result<(), SetUpError> {
+pub(crate) fn check_filesystem(name: &str) -> Result<(), SetUpError> {
+    match kernel::load(name) {
+        Support::Registered => Ok(()),
+        Support::Module(why) => Err(SetUpError::skipped(why, "load the module as root")),
+        Support::Missing(why) => Err(SetUpError::skipped(
+            why,
+            format!("boot a kernel with {name}"),
+        )),
+    }
+}
+
+pub(crate) fn check_loop() -> Result<(), SetUpError> {
     if kernel::load_loop() {
         Ok(())
     } else {
@@ -342,7 +347,7 @@ fn check_loop() -> Result<(), SetUpError> {
 }
 
 /// A directory that a sweep recognises.
-fn own_directory(tag: &Tag, parent: &Path) -> Result<TempDir, SetUpError> {
+pub(crate) fn own_directory(tag: &Tag, parent: &Path) -> Result<TempDir, SetUpError> {
     tag.new_directory(parent).map_err(SetUpError::io(format!(
         "make a directory in {}",
         parent.display()

@@ -40,7 +40,7 @@ pub struct SubjectOptions {
     pub cache_is_store: bool,
     /// Whether a direct read is direct, if that has been found out before: to find out allocates blocks.
     pub direct: Option<DirectIo>,
-    /// The files are block devices: there from the beginning, and as large as they are.
+    /// The files are there from the beginning and as large as they are: block devices, zones.
     pub fixed_size: bool,
 }
 

@@ -20,6 +20,7 @@ use crate::adapter::{ADAPTERS, Store};
 use crate::folios;
 use crate::hold::{dm_delay, fusectl, throttle};
 use crate::tag::{ENVIRONMENT, Tag};
+use crate::zoned;
 
 /// How long processes get to die and devices to be released.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -54,6 +55,14 @@ pub fn sweep(directories: &[&Path]) -> io::Result<Vec<String>> {
         many => lines.push(format!("{many} idle loop device(s) of a dead run: removed")),
     }
     lines.extend(folios::sweep());
+    if zoned::may_exist() {
+        match apart(zoned::sweep) {
+            Ok(removed) => lines.extend(removed),
+            Err(error) => lines.push(format!(
+                "zoned devices of dead runs could not be looked for ({error})"
+            )),
+        }
+    }
     for directory in directories {
         remove_directories(directory, &mut lines);
     }
@@ -279,7 +288,9 @@ fn mount_and_thaw(number: u32) -> io::Result<bool> {
 
 /// Works in a thread of its own, which may enter other namespaces. One that hangs in the kernel is left
 /// behind: the sweep goes on.
-fn apart(work: impl FnOnce() -> io::Result<bool> + Send + 'static) -> io::Result<bool> {
+fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
     let (sender, receiver) = mpsc::channel();
     thread::Builder::new()
         .name("sweep".to_owned())

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 pub const ENVIRONMENT: &str = "PUNCHBENCH_TRIAL";
 
 const PREFIX: &str = "punchbench";
+const SHORT: &str = "pb";
 
 /// Names a runner, as seen from outside the trial's own PID namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -63,6 +64,26 @@ impl Tag {
     /// The beginning of the names of its directories.
     pub fn directory_prefix(&self) -> String {
         format!("{PREFIX}-{}-{}-{}-", self.pid, self.start, self.namespace)
+    }
+
+    /// The same in fewer letters, where a name must be short and a number still follows.
+    pub(crate) fn short(&self) -> String {
+        format!(
+            "{SHORT}-{:x}-{:x}-{:x}",
+            self.pid, self.start, self.namespace
+        )
+    }
+
+    /// The tag in a short name.
+    pub(crate) fn from_short(name: &str) -> Option<Tag> {
+        let mut words = name.split('-');
+        (words.next() == Some(SHORT)).then_some(())?;
+        let mut number = || u64::from_str_radix(words.next()?, 16).ok();
+        Some(Tag {
+            pid: number()?.try_into().ok()?,
+            start: number()?,
+            namespace: number()?,
+        })
     }
 
     /// A new directory that a sweep recognises.

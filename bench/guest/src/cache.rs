@@ -4,13 +4,13 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use crate::debian;
+use crate::debian::{self, DebianKernel};
 use crate::error::{GuestError, IoContext};
 use crate::kernel::{DEBIAN, Kernel, KernelSpec};
 
 /// What is being fetched or removed, or was when somebody was killed at it.
 const PARTIAL: &str = "partial-";
-/// Before the suite, in the name of a directory.
+/// Before the rest of the name, in the name of a directory.
 const HOME: &str = "debian-";
 
 /// A kernel in the cache.
@@ -33,17 +33,17 @@ pub fn list() -> Result<Vec<CachedKernel>, GuestError> {
 
 /// Fetches a kernel if it is not there yet.
 pub fn fetch(spec: &KernelSpec) -> Result<Kernel, GuestError> {
-    Cache::of_this_user()?.fetch(suite(spec)?)
+    Cache::of_this_user()?.fetch(debian(spec)?)
 }
 
 /// Removes a fetched kernel, and gives what was removed.
 pub fn remove(spec: &KernelSpec) -> Result<CachedKernel, GuestError> {
-    Cache::of_this_user()?.remove(suite(spec)?)
+    Cache::of_this_user()?.remove(debian(spec)?)
 }
 
-fn suite(spec: &KernelSpec) -> Result<&str, GuestError> {
+fn debian(spec: &KernelSpec) -> Result<&DebianKernel, GuestError> {
     match spec {
-        KernelSpec::Debian { suite } => Ok(suite),
+        KernelSpec::Debian(kernel) => Ok(kernel),
         KernelSpec::Image { image, .. } => Err(GuestError::BadSpec {
             spec: image.display().to_string(),
             why: "a kernel on this machine is neither fetched nor kept".to_owned(),
@@ -72,8 +72,10 @@ impl Cache {
         Ok(Self { dir })
     }
 
-    fn home(&self, suite: &str) -> PathBuf {
-        self.dir.join(format!("{HOME}{suite}"))
+    fn home(&self, kernel: &DebianKernel) -> PathBuf {
+        // Their names hold neither a '-' before it nor a '/' after it.
+        let name = kernel.to_string().replacen(DEBIAN, HOME, 1);
+        self.dir.join(name.replacen('/', "-", 1))
     }
 
     /// One change at a time; who waited here finds the other's work done.
@@ -106,17 +108,17 @@ impl Cache {
             .context("create a directory in", &self.dir)
     }
 
-    fn fetch(&self, suite: &str) -> Result<Kernel, GuestError> {
+    fn fetch(&self, kernel: &DebianKernel) -> Result<Kernel, GuestError> {
         let _lock = self.lock()?;
-        let home = self.home(suite);
+        let home = self.home(kernel);
         if !home.is_dir() {
             let partial = self.partial()?;
             let tree = partial.path().join("tree");
-            debian::download(suite, &tree)?;
-            debian::find_kernel(suite, &tree)?;
+            debian::download(kernel, &tree)?;
+            debian::find_kernel(kernel, &tree)?;
             fs::rename(&tree, &home).context("move the fetched kernel to", &home)?;
         }
-        debian::find_kernel(suite, &home)
+        debian::find_kernel(kernel, &home)
     }
 
     fn list(&self) -> Result<Vec<CachedKernel>, GuestError> {
@@ -124,24 +126,27 @@ impl Cache {
         // Nothing was fetched yet where there is no directory.
         for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if let Some(suite) = name.strip_prefix(HOME) {
-                kernels.push(self.describe(suite)?);
+            let kernel = name
+                .strip_prefix(HOME)
+                .and_then(|name| DebianKernel::parse(&name.replacen('-', "/", 1)).ok());
+            if let Some(kernel) = kernel {
+                kernels.push(self.describe(&kernel)?);
             }
         }
         kernels.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(kernels)
     }
 
-    fn remove(&self, suite: &str) -> Result<CachedKernel, GuestError> {
+    fn remove(&self, kernel: &DebianKernel) -> Result<CachedKernel, GuestError> {
         let _lock = self.lock()?;
-        let home = self.home(suite);
+        let home = self.home(kernel);
         if !home.is_dir() {
             return Err(GuestError::NotFetched {
-                name: format!("{DEBIAN}{suite}"),
+                name: kernel.to_string(),
                 cache: self.dir.clone(),
             });
         }
-        let removed = self.describe(suite)?;
+        let removed = self.describe(kernel)?;
         // All at once for whoever looks; the directory takes it along when it is dropped.
         let partial = self.partial()?;
         fs::rename(&home, partial.path().join("tree")).context("remove", &home)?;
@@ -149,12 +154,12 @@ impl Cache {
         Ok(removed)
     }
 
-    fn describe(&self, suite: &str) -> Result<CachedKernel, GuestError> {
-        let path = self.home(suite);
+    fn describe(&self, kernel: &DebianKernel) -> Result<CachedKernel, GuestError> {
+        let path = self.home(kernel);
         Ok(CachedKernel {
-            name: format!("{DEBIAN}{suite}"),
-            release: debian::find_kernel(suite, &path)
-                .map(|kernel| kernel.release)
+            name: kernel.to_string(),
+            release: debian::find_kernel(kernel, &path)
+                .map(|found| found.release)
                 .map_err(|error| error.to_string()),
             bytes: bytes_below(&path).context("read", &path)?,
             path,
@@ -191,8 +196,12 @@ mod tests {
         (dir, cache)
     }
 
-    fn put(cache: &Cache, suite: &str) {
-        let home = cache.home(suite);
+    fn suite(name: &str) -> DebianKernel {
+        DebianKernel::parse(name).expect("suite")
+    }
+
+    fn put(cache: &Cache, name: &str) {
+        let home = cache.home(&suite(name));
         let modules = home.join("lib/modules/6.1.0-x");
         fs::create_dir_all(&modules).expect("mkdir");
         fs::create_dir_all(home.join("boot")).expect("mkdir");
@@ -205,18 +214,27 @@ mod tests {
         let (_dir, cache) = cache();
         assert_eq!(cache.list().expect("list"), []);
         put(&cache, "bookworm");
-        fs::create_dir(cache.home("sid")).expect("mkdir");
+        fs::create_dir(cache.home(&suite("sid/user-mode-linux"))).expect("mkdir");
         let kernels = cache.list().expect("list");
         let names: Vec<&str> = kernels.iter().map(|k| k.name.as_str()).collect();
-        assert_eq!(names, ["debian:bookworm", "debian:sid"]);
+        assert_eq!(names, ["debian:bookworm", "debian:sid/user-mode-linux"]);
         assert_eq!(kernels[0].release.as_deref(), Ok("6.1.0-x"));
         assert!(kernels[0].bytes >= 4096);
         assert!(kernels[1].release.is_err(), "it holds no kernel");
-        assert_eq!(cache.fetch("bookworm").expect("cached").release, "6.1.0-x");
+        assert_eq!(
+            cache.fetch(&suite("bookworm")).expect("cached").release,
+            "6.1.0-x"
+        );
 
-        assert_eq!(cache.remove("bookworm").expect("remove"), kernels[0]);
-        assert!(!cache.home("bookworm").exists());
-        let error = cache.remove("bookworm").expect_err("gone").to_string();
+        assert_eq!(
+            cache.remove(&suite("bookworm")).expect("remove"),
+            kernels[0]
+        );
+        assert!(!cache.home(&suite("bookworm")).exists());
+        let error = cache
+            .remove(&suite("bookworm"))
+            .expect_err("gone")
+            .to_string();
         assert!(error.contains("kernel list"), "{error}");
     }
 
@@ -226,13 +244,13 @@ mod tests {
         put(&cache, "bookworm");
         let left = cache.dir.join("partial-x/tree");
         fs::create_dir_all(&left).expect("mkdir");
-        cache.fetch("bookworm").expect("cached");
-        assert!(!left.exists() && cache.home("bookworm").exists());
+        cache.fetch(&suite("bookworm")).expect("cached");
+        assert!(!left.exists() && cache.home(&suite("bookworm")).exists());
     }
 
     #[test]
     fn a_kernel_on_this_machine_is_not_the_cache_s() {
         let spec = KernelSpec::parse("/boot/vmlinuz").expect("spec");
-        assert!(matches!(suite(&spec), Err(GuestError::BadSpec { .. })));
+        assert!(matches!(debian(&spec), Err(GuestError::BadSpec { .. })));
     }
 }

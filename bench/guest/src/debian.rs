@@ -1,6 +1,7 @@
-//! `debian:SUITE`: the suite's kernel package, fetched with apt from this machine's own mirror. apt gets a private state, so neither the system's package lists nor its packages are touched,
+//! `debian:SUITE` and `debian:SUITE/user-mode-linux`: a kernel package of the suite, fetched with apt from this machine's own mirror. apt gets a private state, so neither the system's package lists nor its packages are touched,
 //! and root is not needed; it verifies signatures as it always does.
 
+use std::fmt;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -11,11 +12,14 @@ use nix::unistd::{Uid, User, chown};
 use crate::error::{GuestError, IoContext};
 use crate::host;
 use crate::image;
-use crate::kernel::{DEBIAN, Kernel, Machinery};
+use crate::kernel::{self, DEBIAN, Kernel, Machinery};
 use crate::modules_dir;
 use crate::sources::{Mirrors, debian_keyring};
 
 const ETC_APT: &str = "/etc/apt";
+/// The package with a kernel that is a program, and where that is in it.
+const USER_MODE: &str = "user-mode-linux";
+const UML_PROGRAM: &str = "usr/bin/linux.uml";
 const ARCHITECTURE: &str = "amd64";
 /// The package that always depends on the suite's current kernel.
 const META_PACKAGE: &str = "linux-image-amd64";
@@ -24,8 +28,48 @@ const KERNEL_PACKAGES: [&str; 3] = ["linux-image-", "linux-binary-", "linux-modu
 /// A dependency chain longer than this is not a kernel's.
 const MAX_PACKAGES: usize = 8;
 
-/// Unpacks the suite's kernel packages into `tree`, and indexes the modules in them.
-pub(crate) fn download(suite: &str, tree: &Path) -> Result<(), GuestError> {
+/// Which kernel of which suite.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DebianKernel {
+    /// The suite's name.
+    pub suite: String,
+    /// The one of the package user-mode-linux, not the suite's own.
+    pub user_mode: bool,
+}
+
+impl DebianKernel {
+    /// Reads `SUITE` or `SUITE/user-mode-linux`; else what is wrong with it.
+    pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
+        let (suite, package) = text
+            .split_once('/')
+            .map_or((text, None), |(suite, package)| (suite, Some(package)));
+        let known = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+        if suite.is_empty() || !suite.chars().all(known) {
+            return Err("a suite is one lower-case word");
+        }
+        if package.is_some_and(|package| package != USER_MODE) {
+            return Err("after a suite there is only /user-mode-linux");
+        }
+        Ok(Self {
+            suite: suite.to_owned(),
+            user_mode: package.is_some(),
+        })
+    }
+}
+
+impl fmt::Display for DebianKernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{DEBIAN}{}", self.suite)?;
+        if self.user_mode {
+            write!(f, "/{USER_MODE}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Unpacks the kernel's packages into `tree`, and indexes the modules of a suite's own.
+pub(crate) fn download(kernel: &DebianKernel, tree: &Path) -> Result<(), GuestError> {
+    let suite = &kernel.suite;
     let purpose = "a Debian kernel is fetched with it";
     let package = "apt, or give --kernel a path";
     let dpkg_deb = host::require(
@@ -39,17 +83,20 @@ pub(crate) fn download(suite: &str, tree: &Path) -> Result<(), GuestError> {
         host::require("apt-cache", purpose, package)?,
     )?;
     let update = apt.update();
-    let packages = apt
-        .kernel_packages()
-        .map_err(|error| match (error, update) {
-            // The reason is the mirror's, not the search's.
-            (GuestError::NoPackage { package, suite, .. }, said) => GuestError::NoPackage {
-                package,
-                suite,
-                output: said,
-            },
-            (other, _) => other,
-        })?;
+    let found = if kernel.user_mode {
+        apt.show(USER_MODE).map(|_| vec![USER_MODE.to_owned()])
+    } else {
+        apt.kernel_packages()
+    };
+    let packages = found.map_err(|error| match (error, update) {
+        // The reason is the mirror's, not the search's.
+        (GuestError::NoPackage { package, suite, .. }, said) => GuestError::NoPackage {
+            package,
+            suite,
+            output: said,
+        },
+        (other, _) => other,
+    })?;
     let archives = apt.download(&packages)?;
     fs::create_dir(tree).context("create", tree)?;
     for archive in archives {
@@ -59,6 +106,9 @@ pub(crate) fn download(suite: &str, tree: &Path) -> Result<(), GuestError> {
                 .arg(&archive)
                 .arg(tree),
         )?;
+    }
+    if kernel.user_mode {
+        return Ok(());
     }
     index_modules(tree)
 }
@@ -165,21 +215,9 @@ impl Apt {
         let mut packages = vec![META_PACKAGE.to_owned()];
         let mut next = 0;
         while let Some(package) = packages.get(next).cloned() {
-            let show = host::output(self.command(&self.cache).args([
-                "show",
-                "--no-all-versions",
-                &package,
-            ]));
-            let found = match &show {
-                Ok(control) => kernel_depends(&String::from_utf8_lossy(control)),
-                Err(_) => Vec::new(),
-            };
-            if show.is_err() || (next == 0 && found.is_empty()) {
-                return Err(GuestError::NoPackage {
-                    package,
-                    suite: self.suite.clone(),
-                    output: String::new(),
-                });
+            let found = kernel_depends(&self.show(&package)?);
+            if next == 0 && found.is_empty() {
+                return Err(self.no_package(&package));
             }
             for name in found {
                 if !packages.contains(&name) && packages.len() < MAX_PACKAGES {
@@ -189,6 +227,23 @@ impl Apt {
             next += 1;
         }
         Ok(packages.split_off(1))
+    }
+
+    /// The control stanza of a package.
+    fn show(&self, package: &str) -> Result<String, GuestError> {
+        let words = ["show", "--no-all-versions", package];
+        match host::output(self.command(&self.cache).args(words)) {
+            Ok(control) => Ok(String::from_utf8_lossy(&control).into_owned()),
+            Err(_) => Err(self.no_package(package)),
+        }
+    }
+
+    fn no_package(&self, package: &str) -> GuestError {
+        GuestError::NoPackage {
+            package: package.to_owned(),
+            suite: self.suite.clone(),
+            output: String::new(),
+        }
     }
 
     fn download(&self, packages: &[String]) -> Result<Vec<PathBuf>, GuestError> {
@@ -240,7 +295,12 @@ fn index_modules(tree: &Path) -> Result<(), GuestError> {
 }
 
 /// The kernel in an unpacked package.
-pub(crate) fn find_kernel(suite: &str, tree: &Path) -> Result<Kernel, GuestError> {
+pub(crate) fn find_kernel(kernel: &DebianKernel, tree: &Path) -> Result<Kernel, GuestError> {
+    let name = kernel.to_string();
+    if kernel.user_mode {
+        let program = kernel::local(&tree.join(UML_PROGRAM), None)?;
+        return Ok(Kernel { name, ..program });
+    }
     let mut images = Vec::new();
     // Newer packages leave it to the machine that installs them to copy the image to /boot.
     for (dir, file) in [("boot", "vmlinuz-"), ("lib/modules", "vmlinuz")] {
@@ -260,7 +320,7 @@ pub(crate) fn find_kernel(suite: &str, tree: &Path) -> Result<Kernel, GuestError
     })?;
     let release = image::release(&image)?;
     Ok(Kernel {
-        name: format!("{DEBIAN}{suite}"),
+        name,
         image,
         machinery: Machinery::Pc,
         modules: Some(modules_dir::index(tree, &release)?),
@@ -275,6 +335,7 @@ mod tests {
 
     #[test]
     fn the_image_is_found_where_old_and_new_packages_put_it() {
+        let suite = DebianKernel::parse("s").expect("suite");
         for (place, release) in [
             ("boot/vmlinuz-6.1.0-x", "6.1.0-x"),
             ("lib/modules/7.2.0-x/vmlinuz", "7.2.0-x"),
@@ -284,10 +345,10 @@ mod tests {
             let modules = tree.join("lib/modules").join(release);
             fs::create_dir_all(&modules).expect("mkdir");
             fs::create_dir_all(tree.join("boot")).expect("mkdir");
-            assert!(find_kernel("s", tree).is_err(), "no image yet");
+            assert!(find_kernel(&suite, tree).is_err(), "no image yet");
             fs::write(tree.join(place), boot_image(release)).expect("write");
             fs::write(modules.join("modules.dep"), "").expect("write");
-            let kernel = find_kernel("s", tree).expect("kernel");
+            let kernel = find_kernel(&suite, tree).expect("kernel");
             assert_eq!(
                 (kernel.image, kernel.release.as_str()),
                 (tree.join(place), release)

@@ -19,7 +19,7 @@ pub enum GuestError {
     },
     /// `--kernel` was given something that names no kernel.
     #[error(
-        "{spec:?} names no kernel: {why}. Give debian:SUITE (such as debian:bookworm), a bzImage, vmlinuz or linux.uml, or IMAGE:MODULESDIR"
+        "{spec:?} names no kernel: {why}. Give debian:SUITE (such as debian:bookworm), debian:SUITE/user-mode-linux, a bzImage, vmlinuz or linux.uml, or IMAGE:MODULESDIR"
     )]
     BadSpec {
         /// What was given.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::cache;
+use crate::debian::DebianKernel;
 use crate::error::{GuestError, IoContext};
 use crate::image;
 use crate::modules::ModuleIndex;
@@ -17,11 +18,8 @@ pub(crate) const DEBIAN: &str = "debian:";
 /// A kernel as a user names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KernelSpec {
-    /// The kernel package of a Debian suite, such as `debian:bookworm`.
-    Debian {
-        /// The suite's name.
-        suite: String,
-    },
+    /// A kernel package of a Debian suite, such as `debian:bookworm`.
+    Debian(DebianKernel),
     /// A boot image or a user-mode-linux program on this machine.
     Image {
         /// The bzImage, vmlinuz or linux.uml.
@@ -63,13 +61,7 @@ impl KernelSpec {
             why: why.to_owned(),
         };
         if let Some(suite) = spec.strip_prefix(DEBIAN) {
-            let known = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-            if suite.is_empty() || !suite.chars().all(known) {
-                return Err(bad("a suite is one lower-case word"));
-            }
-            return Ok(Self::Debian {
-                suite: suite.to_owned(),
-            });
+            return DebianKernel::parse(suite).map(Self::Debian).map_err(bad);
         }
         let (image, modules) = match spec.split_once(':') {
             Some((_, "")) => return Err(bad("the modules directory after ':' is empty")),
@@ -96,8 +88,10 @@ impl KernelSpec {
             return Err(GuestError::Architecture(machine));
         }
         match self {
-            Self::Debian { .. } => {
-                qemu::find()?;
+            Self::Debian(kernel) => {
+                if !kernel.user_mode {
+                    qemu::find()?;
+                }
                 cache::fetch(self)
             }
             Self::Image { image, modules } => local(image, modules.as_deref()),
@@ -113,7 +107,7 @@ impl FromStr for KernelSpec {
     }
 }
 
-fn local(image: &Path, modules: Option<&Path>) -> Result<Kernel, GuestError> {
+pub(crate) fn local(image: &Path, modules: Option<&Path>) -> Result<Kernel, GuestError> {
     let (machinery, release, installed) = match uml::release(image)? {
         Some(release) => {
             let installed = uml::modules_dir(image, &release);
@@ -150,13 +144,20 @@ mod tests {
 
     #[test]
     fn specs() {
-        let suite = |s: &str| KernelSpec::Debian {
-            suite: s.to_owned(),
-        };
-        assert_eq!(
-            KernelSpec::parse("debian:bullseye").ok(),
-            Some(suite("bullseye"))
-        );
+        for (spec, user_mode) in [
+            ("debian:bullseye", false),
+            ("debian:bullseye/user-mode-linux", true),
+        ] {
+            let kernel = DebianKernel {
+                suite: "bullseye".to_owned(),
+                user_mode,
+            };
+            assert_eq!(kernel.to_string(), spec);
+            assert_eq!(
+                KernelSpec::parse(spec).ok(),
+                Some(KernelSpec::Debian(kernel))
+            );
+        }
         let image = |image: &str, modules: Option<&str>| KernelSpec::Image {
             image: image.into(),
             modules: modules.map(PathBuf::from),
@@ -171,6 +172,9 @@ mod tests {
             "debian:",
             "debian:Book Worm",
             "debian:../etc",
+            "debian:bookworm/",
+            "debian:bookworm/linux",
+            "debian:/user-mode-linux",
             "x:",
             ":y",
         ] {

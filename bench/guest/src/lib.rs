@@ -25,6 +25,7 @@ mod uml;
 mod unpack;
 mod wire;
 
+pub use debian::DebianKernel;
 pub use error::GuestError;
 pub use initramfs::MissingTool;
 pub use kernel::{Kernel, KernelSpec, Machinery};

@@ -41,22 +41,23 @@ pub fn is_called() -> bool {
     called && Path::new(INDEX).exists()
 }
 
-/// Loads the module that the last argument names, and what it needs; says whether it is there now.
+/// Loads the module that the first word names, and what it needs; says whether it is there now. Further words
+/// are its parameters.
 pub fn run() -> bool {
-    let Some(wanted) = std::env::args()
-        .skip(1)
-        .rfind(|word| !word.starts_with('-'))
-    else {
+    let words = std::env::args().skip(1);
+    let mut words = words.filter(|word| !word.starts_with('-'));
+    let Some(wanted) = words.next() else {
         return false;
     };
-    let loaded = try_run(&wanted);
+    let parameters: Vec<String> = words.collect();
+    let loaded = try_run(&wanted, &parameters.join(" "));
     if let Err(error) = &loaded {
         eprintln!("{NAME} {wanted}: {error}");
     }
     loaded.is_ok()
 }
 
-fn try_run(wanted: &str) -> io::Result<()> {
+fn try_run(wanted: &str, parameters: &str) -> io::Result<()> {
     let index: ModuleIndex = serde_json::from_slice(&fs::read(INDEX)?)?;
     let closure = index.closure(&[wanted.to_owned()]);
     if !closure.missing.is_empty() {
@@ -66,7 +67,12 @@ fn try_run(wanted: &str) -> io::Result<()> {
     }
     let mut result = Ok(());
     for module in &closure.load {
-        if let Err(error) = load(module) {
+        let parameters = if module.name == wanted {
+            parameters
+        } else {
+            ""
+        };
+        if let Err(error) = load(module, parameters) {
             tell(module, &error)?;
             if module.required {
                 result = Err(io::Error::other(format!("{}: {error}", module.name)));
@@ -77,12 +83,13 @@ fn try_run(wanted: &str) -> io::Result<()> {
 }
 
 /// Loads a module; one that is there already is fine. Its file is removed then: it takes memory.
-fn load(module: &Module) -> io::Result<()> {
+fn load(module: &Module, parameters: &str) -> io::Result<()> {
     let file = match File::open(&module.path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other?,
     };
-    match finit_module(&file, &CString::default(), ModuleInitFlags::empty()) {
+    let parameters = CString::new(parameters)?;
+    match finit_module(&file, &parameters, ModuleInitFlags::empty()) {
         Ok(()) | Err(Errno::EEXIST) => {}
         Err(error) => return Err(error.into()),
     }

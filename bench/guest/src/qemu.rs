@@ -121,7 +121,11 @@ impl Machine {
 
 /// QEMU's path, or an error that names the package.
 pub(crate) fn find() -> Result<PathBuf, GuestError> {
-    host::require(PROGRAM, "other kernels run in it", PACKAGES)
+    find_as(PROGRAM)
+}
+
+fn find_as(program: &str) -> Result<PathBuf, GuestError> {
+    host::require(program, "other kernels run in it", PACKAGES)
 }
 
 /// Whether the device for it can be opened, which does not yet mean that a guest runs.
@@ -136,6 +140,13 @@ pub(crate) fn kvm_opens() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_qemu_the_package_is_named() {
+        let error = find_as("no-such-qemu").expect_err("none").to_string();
+        let wanted = ["no-such-qemu is not installed", "install qemu-system-x86 "];
+        assert!(wanted.iter().all(|w| error.contains(w)), "{error}");
+    }
 
     #[test]
     fn persistent_memory_is_added_and_not_taken_from_the_rest() {

@@ -113,6 +113,12 @@ pub fn mount(source: &str, at: &Path, fstype: &str, data: &str) -> io::Result<()
     nix::mount::mount(Some(source), at, Some(fstype), flags, Some(data)).map_err(io::Error::from)
 }
 
+/// Makes a file show at another file's place as well.
+pub fn bind(from: &Path, at: &Path) -> io::Result<()> {
+    let none = None::<&str>;
+    nix::mount::mount(Some(from), at, none, MsFlags::MS_BIND, none).map_err(io::Error::from)
+}
+
 /// Makes a mount of [`mount`] lazytime: a change of times alone starts no transaction.
 pub fn be_lazy(at: &Path) -> io::Result<()> {
     let flags = restrained() | MsFlags::MS_REMOUNT | MsFlags::MS_LAZYTIME;

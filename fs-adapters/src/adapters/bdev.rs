@@ -2,9 +2,13 @@
 //! what is raced is the device's page cache (fallocate(2), BLKZEROOUT and BLKDISCARD on a block device,
 //! blkdev_fallocate() in block/fops.c). Not `--device`, which names a device to put filesystems on.
 
-use crate::adapter::{Adapter, Store};
+use std::path::Path;
+
+use crate::adapter::{Adapter, FixedFile, FixedFiles, Store};
+use crate::devices::DeviceFile;
 use crate::profile::{BASE, Profile};
 use crate::reuse::Reuse;
+use crate::set_up::{SetUp, SetUpError, check_loop};
 
 /// The adapter.
 #[derive(Debug)]
@@ -30,10 +34,30 @@ impl Adapter for Bdev {
     }
 
     fn store(&self) -> Store<'_> {
-        Store::FileIsDevice
+        Store::Fixed(self)
     }
 
     fn reuse(&self, _profile: &Profile, _driver: &str) -> Reuse {
         Reuse::Never("a block device allocates nothing")
+    }
+}
+
+impl FixedFiles for Bdev {
+    fn modules(&self) -> &'static [&'static str] {
+        &["loop"]
+    }
+
+    fn check(&self) -> Result<(), SetUpError> {
+        check_loop()
+    }
+
+    fn create(
+        &self,
+        dir: &Path,
+        name: &str,
+        size: u64,
+        env: &SetUp<'_>,
+    ) -> Result<Box<dyn FixedFile>, SetUpError> {
+        Ok(Box::new(DeviceFile::create(dir, name, size, env)?))
     }
 }

@@ -14,6 +14,7 @@ pub mod ocfs2;
 pub mod overlay;
 pub mod tmpfs;
 pub mod xfs;
+pub mod zonefs;
 
 /// One mebibyte.
 pub(crate) const MIB: u64 = 1 << 20;

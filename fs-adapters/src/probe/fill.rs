@@ -72,7 +72,7 @@ impl Scratch {
     /// In a hole, pages that are brought in are filled at once, so they are there when the call returns.
     pub(super) fn advice_fills(&self, medium: &Medium<'_>) -> Answer {
         // A server answers when it comes to it.
-        if self.is_device || matches!(medium.home, Home::Layer(_)) {
+        if self.is_fixed || matches!(medium.home, Home::Layer(_)) {
             return self.advice_fills_in_time();
         }
         let end = (UNITS * UNIT) as u64;

@@ -92,7 +92,7 @@ impl Stage for SyscallStage {
                 .seek(SeekFrom::End(0))
                 .map_err(failed("lseek", name))?;
             if has != size {
-                let why = format!("a device of {has} bytes cannot hold a file of {size}");
+                let why = format!("{has} bytes cannot hold a file of {size}");
                 return Err(failed("prepare", name)(io::Error::other(why)));
             }
         } else {
