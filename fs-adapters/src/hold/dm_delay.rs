@@ -1,7 +1,7 @@
 //! The holder that needs no FUSE: a device-mapper device over the loop device, whose table maps the places to be
 //! held to `delay` targets and everything else straight through (Documentation/admin-guide/device-mapper/delay.rst).
-//! Another kernel path than the served image's, for whoever doubts that one. It knows how many requests are in
-//! flight, and not which; and a table cannot be changed without letting go what it holds (`delay_presuspend`).
+//! Another kernel path than the served image's, for whoever doubts that one. It knows how many requests each target
+//! delays, and not which; and a table cannot be changed without letting go what it holds (`delay_presuspend`).
 
 use std::fs;
 use std::io::{self, Write};
@@ -24,9 +24,7 @@ pub const MODULES: [&str; 2] = ["dm_mod", "dm_delay"];
 
 /// How long a call of dmsetup may take, emulation included.
 const TOOL_TIME: Duration = Duration::from_secs(20);
-/// A request that is not held is through before this, mostly: the loop driver's image is in memory.
-const THROUGH: Duration = Duration::from_millis(50);
-/// Between two looks at the requests in flight, of which no event tells.
+/// Between two looks at what is delayed, of which no event tells.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 const SECTOR: u64 = 512;
 
@@ -48,8 +46,8 @@ pub struct DmDelay {
 struct State {
     holds: Vec<Active>,
     next: u64,
-    /// Since when a request of a kind that is held was in flight at each look.
-    waiting: Option<(Instant, Duration)>,
+    /// When the first request that is held was seen.
+    since: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -104,24 +102,15 @@ impl DmDelay {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Requests in flight, reads and writes (Documentation/ABI/stable/sysfs-block, `inflight`).
-    fn in_flight(&self) -> Result<[u64; 2], HoldError> {
-        let path = format!("/sys/block/{}/inflight", self.kernel_name);
-        let text = fs::read_to_string(&path).map_err(failed(format!("read {path}")))?;
-        let mut numbers = text.split_whitespace().map(|n| n.parse().unwrap_or(0));
-        Ok([numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)])
-    }
-
-    fn waiting_for(&self, spec: &HoldSpec) -> Result<u64, HoldError> {
-        let [reads, writes] = self.in_flight()?;
-        Ok(spec
-            .kinds
-            .iter()
-            .map(|kind| match kind {
-                IoKind::Read => reads,
-                IoKind::Write | IoKind::Flush => writes,
-            })
-            .sum())
+    /// Which stretches delay requests of a hold, and how many.
+    fn waiting_for(&self, spec: &HoldSpec) -> Result<Vec<(Range<u64>, u64)>, HoldError> {
+        // Without the flag it would wait for what is under way.
+        let status = dmsetup(&["status", "--noflush", &self.name])?;
+        Ok(status
+            .text
+            .lines()
+            .filter_map(|line| delayed(line, spec))
+            .collect())
     }
 
     /// Gives it the table that the holds make. What is held goes on.
@@ -162,7 +151,7 @@ impl Holder for DmDelay {
         }
         let mut state = self.state();
         for hold in &state.holds {
-            if self.waiting_for(&hold.spec)? > 0 {
+            if !self.waiting_for(&hold.spec)?.is_empty() {
                 let why =
                     "device-mapper holds a request already, and would let it go for a second hold";
                 return Err(HoldError::Unsupported(why.to_owned()));
@@ -175,7 +164,6 @@ impl Holder for DmDelay {
             spec: what.clone(),
             until: Instant::now() + at_most.min(LONGEST),
         });
-        state.waiting = None;
         let applied = self.apply(&state.holds);
         if applied.is_err() {
             state.holds.pop();
@@ -187,7 +175,7 @@ impl Holder for DmDelay {
         let ids: Vec<HoldId> = self.state().holds.iter().map(|hold| hold.id).collect();
         let mut held = Vec::new();
         for id in ids {
-            held.extend(self.wait_held(id, THROUGH * 2)?);
+            held.extend(self.wait_held(id, Duration::ZERO)?);
         }
         Ok(held)
     }
@@ -200,19 +188,16 @@ impl Holder for DmDelay {
             let active = state.holds.iter().find(|h| h.id == hold);
             let active = active.filter(|h| Instant::now() < h.until);
             let spec = active.map(|h| &h.spec).ok_or(HoldError::Over(hold))?;
-            if self.waiting_for(spec)? == 0 {
-                state.waiting = None;
-            } else {
-                let (seen, since) = *state.waiting.get_or_insert((Instant::now(), now()));
-                if seen.elapsed() >= THROUGH {
-                    return Ok(Some(HeldIo {
-                        hold,
-                        kind: spec.kinds[0],
-                        range: whole(&spec.place, self.size),
-                        since,
-                    }));
-                }
+            if let Some((range, _)) = self.waiting_for(spec)?.into_iter().next() {
+                let since = *state.since.get_or_insert_with(now);
+                return Ok(Some(HeldIo {
+                    hold,
+                    kind: spec.kinds[0],
+                    range,
+                    since,
+                }));
             }
+            state.since = None;
             if Instant::now() >= deadline {
                 return Ok(None);
             }
@@ -232,17 +217,20 @@ impl Holder for DmDelay {
         let mut state = self.state();
         let at = state.holds.iter().position(|h| h.id == hold);
         let active = state.holds.remove(at.ok_or(HoldError::Over(hold))?);
-        let many = self.waiting_for(&active.spec)?;
+        let many = requests(&self.waiting_for(&active.spec)?);
         self.apply(&state.holds)?;
-        Ok(usize::try_from(many).unwrap_or(usize::MAX))
+        Ok(many)
     }
 
     fn release_all(&self) -> Result<usize, HoldError> {
         let mut state = self.state();
-        let [reads, writes] = self.in_flight()?;
+        let mut many = 0;
+        for hold in &state.holds {
+            many += requests(&self.waiting_for(&hold.spec)?);
+        }
         state.holds.clear();
         self.apply(&[])?;
-        Ok(usize::try_from(reads + writes).unwrap_or(usize::MAX))
+        Ok(many)
     }
 }
 
@@ -319,15 +307,27 @@ fn lines(below: &Path, size: u64, holds: &[Active], at: Instant) -> String {
     table
 }
 
-/// From the first held byte to the last.
-fn whole(place: &Place, size: u64) -> Range<u64> {
-    match place {
-        Place::Within(ranges) => {
-            let start = ranges.iter().map(|r| r.start).min().unwrap_or(0);
-            start..ranges.iter().map(|r| r.end).max().unwrap_or(start)
-        }
-        Place::Outside(_) => 0..size,
-    }
+/// A line of `dmsetup status`, `16 8 delay 1 0 0`: the stretch and how many requests of the hold it delays, reads
+/// and writes (`delay_status`); `None` if none.
+fn delayed(line: &str, spec: &HoldSpec) -> Option<(Range<u64>, u64)> {
+    let mut words = line.split_whitespace();
+    let mut number = || words.next()?.parse::<u64>().ok();
+    let (start, len) = (number()? * SECTOR, number()? * SECTOR);
+    (words.next() == Some("delay")).then_some(())?;
+    let mut number = || words.next()?.parse::<u64>().ok();
+    let (reads, writes) = (number()?, number()?);
+    let stretch = start..start + len;
+    let many = [(IoKind::Read, reads), (IoKind::Write, writes)]
+        .iter()
+        .filter(|(kind, _)| spec.takes(*kind, &stretch))
+        .map(|(_, many)| many)
+        .sum();
+    (many > 0).then_some((stretch, many))
+}
+
+fn requests(waiting: &[(Range<u64>, u64)]) -> usize {
+    let many: u64 = waiting.iter().map(|(_, many)| many).sum();
+    usize::try_from(many).unwrap_or(usize::MAX)
 }
 
 /// A table that dmsetup can read.
@@ -371,6 +371,17 @@ mod tests {
             spec,
             until: at + Duration::from_secs(seconds),
         }
+    }
+
+    #[test]
+    fn the_status_tells_what_is_delayed_of_a_hold() {
+        let reads = HoldSpec::reads(vec![8192..12288]);
+        assert_eq!(delayed("16 8 delay 2 1 0", &reads), Some((8192..12288, 2)));
+        assert_eq!(delayed("16 8 delay 0 1 0", &reads), None);
+        assert_eq!(delayed("24 8 delay 2 0 0", &reads), None);
+        assert_eq!(delayed("0 16 linear", &reads), None);
+        let writes = HoldSpec::writes(vec![8192..12288]);
+        assert_eq!(delayed("16 8 delay 2 1 0", &writes), Some((8192..12288, 1)));
     }
 
     #[test]
