@@ -26,7 +26,7 @@ pub(crate) enum Home {
     Loop {
         discard: DiscardOff,
         /// Over the device, to hold I/O.
-        delay: Option<DmDelay>,
+        delay: Option<Box<DmDelay>>,
         device: LoopDevice,
         /// Between the device and the image, to hold I/O; ends when the device has gone.
         server: Option<ImageServer>,
@@ -70,7 +70,7 @@ impl Home {
         match self {
             Home::Loop { server, delay, .. } => match (server, delay) {
                 (Some(server), _) => Some(server),
-                (None, Some(delay)) => Some(delay),
+                (None, Some(delay)) => Some(&**delay),
                 (None, None) => None,
             },
             Home::Layer(below) => below.home().holder(),

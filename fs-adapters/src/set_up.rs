@@ -392,7 +392,8 @@ fn loop_device(
     let delay = match env.hold {
         Some(HolderKind::DmDelay) => {
             let work_dir = nodes.path();
-            Some(DmDelay::over(device.path(), image.size, env.tag, work_dir)?)
+            let delay = DmDelay::over(device.path(), image.size, env.tag, work_dir)?;
+            Some(Box::new(delay))
         }
         Some(HolderKind::ImageServer) | None => None,
     };

@@ -32,8 +32,6 @@ const SECTOR: u64 = 512;
 #[derive(Debug)]
 pub struct DmDelay {
     name: String,
-    /// The kernel's name, `dm-0`.
-    kernel_name: String,
     path: PathBuf,
     below: PathBuf,
     size: u64,
@@ -71,7 +69,6 @@ impl DmDelay {
         // From here on dropping it takes it away.
         let mut device = DmDelay {
             name,
-            kernel_name: String::new(),
             path: PathBuf::new(),
             below: below.to_owned(),
             size,
@@ -79,8 +76,7 @@ impl DmDelay {
             state: Mutex::default(),
         };
         let minor = dmsetup(&["info", "-c", "--noheadings", "-o", "minor", &device.name])?;
-        device.kernel_name = format!("dm-{}", minor.text.trim());
-        device.path = Path::new("/dev").join(&device.kernel_name);
+        device.path = PathBuf::from(format!("/dev/dm-{}", minor.text.trim()));
         if !device.path.exists() {
             let why = format!("the kernel made no {}", device.path.display());
             return Err(HoldError::Unsupported(why));
@@ -91,11 +87,6 @@ impl DmDelay {
     /// Its node.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// The kernel's name for it, such as `dm-0`.
-    pub fn name(&self) -> &str {
-        &self.kernel_name
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -259,7 +250,7 @@ pub(crate) fn sweep() -> io::Result<Vec<String>> {
             continue;
         };
         let name = name.trim();
-        if !Tag::parse(name).is_some_and(|tag| !tag.is_alive()) {
+        if Tag::parse(name).is_none_or(|tag| tag.is_alive()) {
             continue;
         }
         // Forced, it fails whatever still uses it.
