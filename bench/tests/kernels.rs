@@ -33,6 +33,13 @@ const SCENARIOS: &[&str] = &[
 /// One that is not protected where only faults are, and one that is.
 const BOTH_SORTS: &[&str] = &["punch-while-fadvise", "punch-while-fault"];
 
+/// One attempt each, parked inside the window: f2fs zeroes the edge before it, and parks at the checkpoint.
+const STAGED: &[&str] = &[
+    "staged-punch-while-read",
+    "staged-punch-while-fault",
+    "staged-punch-behind-checkpoint",
+];
+
 /// What is run on one kernel, and what must come out.
 struct Row {
     name: &'static str,
@@ -40,11 +47,13 @@ struct Row {
     targets: &'static [&'static str],
     scenarios: &'static [&'static str],
     rounds: &'static str,
+    /// Further options.
+    more: &'static [&'static str],
     /// Of a target and a scenario.
     expected: fn(&str, &str) -> Verdict,
 }
 
-const ROWS: [Row; 6] = [
+const ROWS: [Row; 8] = [
     Row {
         name: "bullseye::red_where_the_thread_says",
         kernel: "debian:bullseye",
@@ -52,6 +61,7 @@ const ROWS: [Row; 6] = [
         scenarios: SCENARIOS,
         expected: before_the_conversion,
         rounds: ROUNDS,
+        more: &[],
     },
     Row {
         name: "bookworm::green",
@@ -60,6 +70,7 @@ const ROWS: [Row; 6] = [
         scenarios: SCENARIOS,
         expected: |_, _| Verdict::Safe,
         rounds: ROUNDS,
+        more: &[],
     },
     Row {
         name: "bullseye::profiles_and_those_left_out",
@@ -68,6 +79,7 @@ const ROWS: [Row; 6] = [
         scenarios: BOTH_SORTS,
         expected: before_the_conversion,
         rounds: ROUNDS,
+        more: &[],
     },
     Row {
         name: "bookworm::those_left_out",
@@ -79,6 +91,33 @@ const ROWS: [Row; 6] = [
             _ => Verdict::Safe,
         },
         rounds: ROUNDS,
+        more: &[],
+    },
+    Row {
+        name: "bullseye::staged",
+        kernel: "debian:bullseye",
+        targets: &["ext4", "f2fs"],
+        scenarios: STAGED,
+        expected: |target, scenario| match (target, scenario) {
+            ("ext4", "staged-punch-behind-checkpoint") => Verdict::Unsupported,
+            ("ext4", "staged-punch-while-read") => Verdict::Stale,
+            ("f2fs", "staged-punch-behind-checkpoint") => Verdict::Stale,
+            _ => Verdict::Safe,
+        },
+        rounds: ROUNDS,
+        more: &[],
+    },
+    Row {
+        name: "bullseye::staged_by_device_mapper",
+        kernel: "debian:bullseye",
+        targets: &["ext4"],
+        scenarios: &["staged-punch-while-read", "staged-punch-while-fault"],
+        expected: |_, scenario| match scenario {
+            "staged-punch-while-read" => Verdict::Stale,
+            _ => Verdict::Safe,
+        },
+        rounds: ROUNDS,
+        more: &["--holder", "dm-delay"],
     },
     Row {
         name: "bookworm::zones",
@@ -90,6 +129,7 @@ const ROWS: [Row; 6] = [
             _ => Verdict::Safe,
         },
         rounds: ROUNDS,
+        more: &[],
     },
     Row {
         name: "user_mode::ext2_by_its_own_driver",
@@ -105,6 +145,7 @@ const ROWS: [Row; 6] = [
             _ => Verdict::Inconclusive,
         },
         rounds: FEW_ROUNDS,
+        more: &[],
     },
 ];
 
@@ -137,6 +178,7 @@ fn judge(row: &Row) -> Result<Completion, Failed> {
     let (targets, scenarios) = (row.targets.join(","), row.scenarios.join(","));
     let mut words = vec!["--kernel", row.kernel, "--fs", &targets];
     words.extend(["--scenario", &scenarios, "--rounds", row.rounds]);
+    words.extend(row.more);
     if std::env::var_os("PUNCHBENCH_INSTALL").is_some_and(|v| v == "1") {
         words.push("--install");
     }

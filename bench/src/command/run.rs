@@ -129,6 +129,7 @@ fn clear_up(args: &RunArgs, out: &OutDir, reporter: &Reporter) -> anyhow::Result
 fn tools(args: &RunArgs, plan: &[Trial]) -> Vec<Tool> {
     let mut tools: Vec<Tool> = plan.iter().flat_map(|trial| trial.target.tools()).collect();
     tools.dedup();
+    tools.extend(args.holder.kind().tools());
     if !args.kernel.is_empty() {
         tools.extend(FOR_GUESTS);
     }
