@@ -280,9 +280,10 @@ impl<'a> Round<'a> {
                 },
                 MadviseAdvice::PopulateRead => self.fault(&a.file, &a.range)?,
             }),
-            Op::Fiemap(_) | Op::PrecacheExtents(_) => Err(
-                "it fills no page, but ext4's extent status, which the model has not".to_owned(),
-            ),
+            Op::Fiemap(_) | Op::PrecacheExtents(_) => Err(format!(
+                "{} fills no page, but ext4's extent status, which the model has not",
+                op.word()
+            )),
             Op::Dedupe(a) => {
                 let pages = self.whole(&a.range)?;
                 one(Call::Dedupe {

@@ -306,15 +306,14 @@ impl Subject for LiveActor {
                 }
                 outcome
             }
-            Call::Read {
-                at, len, nowait, ..
-            } => match self.show(at, len, buf) {
-                Outcome {
-                    bytes: 0, errno: 0, ..
-                } if nowait => failed(EAGAIN),
-                outcome => outcome,
-            },
-            Call::UringRead { at, len, .. } => self.show(at, len, buf),
+            Call::Read { at, len, .. } | Call::UringRead { at, len, .. } => {
+                match self.show(at, len, buf) {
+                    Outcome {
+                        bytes: 0, errno: 0, ..
+                    } if call.may_not_wait() => failed(EAGAIN),
+                    outcome => outcome,
+                }
+            }
             Call::Fault { at, len, .. } => {
                 let outcome = self.show(at, len, buf);
                 Outcome {
