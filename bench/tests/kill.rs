@@ -1,6 +1,6 @@
 //! Kills runners and trials with SIGKILL in every phase, and looks for what is left: loop devices, mounts in
 //! any process's namespace, space under the image directory, tagged processes. Finished records stay, and an
-//! interrupted run goes on where it was. One kill hits a frozen filesystem, whose actors cannot die: the next
+//! interrupted run goes on where it was. A staged trial is killed while it holds I/O. One kill hits a frozen filesystem, whose actors cannot die: the next
 //! run clears up after it.
 
 mod common;
@@ -23,13 +23,18 @@ use rand::RngExt;
 use rand_xoshiro::Xoshiro256PlusPlus;
 use rand_xoshiro::rand_core::SeedableRng;
 
-/// A phase, and how long it may last: within that the kill is drawn.
-const PHASES: [(&str, u64); 5] = [
-    ("mkfs", 120),
-    ("mount", 30),
-    ("race", 250),
-    ("evict", 40),
-    ("fsck", 60),
+const STRESS: &str = "punch-while-read";
+/// Holds for some 110 ms, from some milliseconds after the race has begun.
+const STAGED: &str = "staged-punch-while-read";
+
+/// What is run, a phase of it, and how long that may last: within that the kill is drawn.
+const PHASES: [(&str, &str, u64); 6] = [
+    (STRESS, "mkfs", 120),
+    (STRESS, "mount", 30),
+    (STRESS, "race", 250),
+    (STRESS, "evict", 40),
+    (STRESS, "fsck", 60),
+    (STAGED, "race", 120),
 ];
 
 /// For each kind of victim; both together must be 50 or more.
@@ -54,17 +59,17 @@ fn main() -> ExitCode {
     let dir = images.path().to_owned();
     let mut trials = Vec::new();
     for victim in [Victim::Runner, Victim::Trial] {
-        for (number, (phase, lasts)) in PHASES.into_iter().enumerate() {
+        for (number, (scenario, phase, lasts)) in PHASES.into_iter().enumerate() {
             let dir = dir.clone();
             let seed = number as u64 * 2 + victim as u64;
             trials.push(Trial::test(
-                format!("{victim:?}::{phase}").to_lowercase(),
+                format!("{victim:?}::{scenario}::{phase}").to_lowercase(),
                 move || {
                     let mut random = Xoshiro256PlusPlus::seed_from_u64(seed);
                     (0..ROUNDS).try_for_each(|round| {
                         let fs = FILESYSTEMS[(number + round) % FILESYSTEMS.len()];
                         let after = Duration::from_millis(random.random_range(0..lasts));
-                        kill_one(victim, fs, phase, after, &dir)
+                        kill_one(victim, [fs, scenario, phase], after, &dir)
                             .map_err(|e| Failed::from(format!("{fs}, {after:?} into {phase}: {e}")))
                     })
                 },
@@ -106,7 +111,7 @@ struct Run {
 }
 
 impl Run {
-    fn start(fs: &str, images: &Path) -> Run {
+    fn start(fs: &str, scenario: &str, images: &Path) -> Run {
         let out = tempfile::tempdir().expect("a temporary directory");
         let images_word = images.to_string_lossy().into_owned();
         let fs = format!("tmpfs,{fs}");
@@ -114,9 +119,11 @@ impl Run {
             "--fs",
             &fs,
             "--scenario",
-            "punch-while-read",
+            scenario,
             "--seconds",
             "0.3",
+            "--jobs",
+            "1",
             "--seed",
             "1",
             "--image-dir",
@@ -249,12 +256,11 @@ fn processes() -> Vec<i32> {
 
 fn kill_one(
     victim: Victim,
-    fs: &str,
-    phase: &str,
+    [fs, scenario, phase]: [&str; 3],
     after: Duration,
     images: &Path,
 ) -> Result<(), String> {
-    let mut run = Run::start(fs, images);
+    let mut run = Run::start(fs, scenario, images);
     run.reach(phase)?;
     // Not a wait for anything: the moment of the kill is what is drawn.
     std::thread::sleep(after);
@@ -307,7 +313,7 @@ fn kill_one(
 
 /// Actors that wait for a frozen filesystem do not die of SIGKILL.
 fn kill_frozen(images: &Path) -> Result<(), String> {
-    let mut run = Run::start("ext4", images);
+    let mut run = Run::start("ext4", STRESS, images);
     run.reach("race")?;
     let trial = run.trial().ok_or("no trial")?;
     let table = mount::table_of(&trial.to_string()).map_err(|e| e.to_string())?;
@@ -344,7 +350,7 @@ fn kill_frozen(images: &Path) -> Result<(), String> {
 
 /// ^C ends a run in good order: the code says so, the table is there, finished records stay.
 fn interrupt(images: &Path) -> Result<(), String> {
-    let mut run = Run::start("ext4", images);
+    let mut run = Run::start("ext4", STRESS, images);
     run.reach("race")?;
     kill(Pid::from_raw(run.pid()), Signal::SIGINT).map_err(|e| e.to_string())?;
     let status = run.end();

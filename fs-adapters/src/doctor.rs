@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::adapter::{Store, Target};
 use crate::elsewhere::{ELSEWHERE, Elsewhere};
+use crate::hold::{HoldError, HolderKind};
 use crate::kernel::{self, Support};
 use crate::set_up::{SetUp, SetUpError};
 use crate::tools::kernel_release;
@@ -35,10 +36,19 @@ pub struct Report {
     pub kernel: String,
     /// What this user may do, in words.
     pub user: String,
+    /// What can hold the I/O of staged scenarios: `yes`, or why not.
+    pub holders: Vec<(&'static str, String)>,
     /// The filesystems, in the order of the tables.
     pub findings: Vec<Finding>,
     /// Those that are run in a mount of the user's own.
     pub elsewhere: [Elsewhere; ELSEWHERE.len()],
+}
+
+fn said(probed: Result<(), HoldError>) -> String {
+    match probed {
+        Ok(()) => "yes".to_owned(),
+        Err(why) => format!("no: {why}"),
+    }
 }
 
 /// Looks; mounts nothing and makes nothing, but loads drivers if it may.
@@ -55,6 +65,9 @@ pub fn doctor(env: &SetUp<'_>) -> Report {
     Report {
         kernel: kernel_release(),
         user: user.to_owned(),
+        holders: HolderKind::ALL
+            .map(|kind| (kind.word(), said(kind.probe())))
+            .to_vec(),
         findings: Target::all(true)
             .into_iter()
             .map(|target| find(target, env))
@@ -101,7 +114,11 @@ fn driver(name: &str) -> &'static str {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "kernel  {}\nuser    {}\n", self.kernel, self.user)?;
+        writeln!(f, "kernel  {}\nuser    {}", self.kernel, self.user)?;
+        for (name, said) in &self.holders {
+            writeln!(f, "holds   {name}: {said}")?;
+        }
+        writeln!(f)?;
         for finding in &self.findings {
             let state = if finding.ready { "ready" } else { "no" };
             writeln!(

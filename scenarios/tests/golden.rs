@@ -73,6 +73,7 @@ fn explanations() {
         "punch-while-read-and-fault",
         "punch-and-reuse",
         "dedupe-while-store",
+        "staged-insert-behind-leaf",
     ] {
         let scenario = &find(name)[0];
         golden(

@@ -43,6 +43,17 @@ pub enum HolderKind {
 }
 
 impl HolderKind {
+    /// All of them.
+    pub const ALL: [HolderKind; 2] = [HolderKind::ImageServer, HolderKind::DmDelay];
+
+    /// Whether it can be had here; [`HoldError::Unsupported`] says why not.
+    pub fn probe(self) -> Result<(), HoldError> {
+        match self {
+            HolderKind::ImageServer => image_server::probe(),
+            HolderKind::DmDelay => dm_delay::probe(),
+        }
+    }
+
     /// The word in options and records.
     pub fn word(self) -> &'static str {
         match self {
