@@ -520,7 +520,7 @@ impl Lead<'_> {
                     .push(format!("{} asleep in {top}", m.actor)),
                 Did::Done | Did::Again if must_wait(&m) => {
                     lacking.get_or_insert(format!(
-                        "{} returned while the operation was parked, with data that was legal then: that proves neither",
+                        "{} returned while the operation was parked; with nothing wrong left behind, that proves neither",
                         m.actor
                     ));
                 }
