@@ -193,6 +193,8 @@ fn attempt(spec: &Spec, record: &mut Record, link: &mut Link) -> Result<(), Stop
     env.device = device.as_ref();
     env.in_dir = spec.in_dir.as_deref();
     env.hold = spec.scenario.is_staged().then_some(spec.holder);
+    target.check(&env)?;
+    ruled_out(spec, target, record)?;
     let mut mounted = target.set_up(&env)?;
 
     link.phase(Phase::Mount)?;
@@ -335,6 +337,20 @@ fn hide_work_dir(spec: &Spec, tag: &Tag) -> Result<(), Stop> {
             spec.work_dir.display()
         ))
     })
+}
+
+/// Says so before anything is mounted where the scenario is for other targets, drivers or kernels. Which driver serves
+/// ext2, ext3 and a directory is seen on the mount.
+fn ruled_out(spec: &Spec, target: punchbench_fs::Target, record: &mut Record) -> Result<(), Stop> {
+    let driver = target.adapter.name();
+    let known = !matches!(driver, "ext2" | "ext3" | "dir");
+    match &spec.scenario.only {
+        Some(only) if known && !only.holds(&spec.target, driver, &spec.record.kernel) => {
+            record.driver = driver.to_owned();
+            Err(Stop::Unsupported(only.why.clone()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether the target can do what the scenario needs.
