@@ -42,10 +42,12 @@ pub fn sweep(directories: &[&Path]) -> io::Result<Vec<String>> {
     for status in &dead {
         lines.extend(abort_server(status));
     }
+    let delays = dm_delay::of_dead_runs();
+    delays.iter().for_each(|name| dm_delay::let_go(name));
     // What is frozen is thawed first: whoever waits for it cannot even be killed before.
     release_mounts(&dead_devices, &mut lines)?;
     end_processes(&mut lines)?;
-    lines.extend(dm_delay::sweep()?);
+    lines.extend(delays.iter().map(|name| dm_delay::remove(name)));
     for number in dead_devices {
         lines.push(clear_device(number));
     }

@@ -11,6 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use tempfile::NamedTempFile;
 
 use super::holder::{
@@ -75,12 +76,17 @@ impl DmDelay {
             work_dir: work_dir.to_owned(),
             state: Mutex::default(),
         };
-        let minor = dmsetup(&["info", "-c", "--noheadings", "-o", "minor", &device.name])?;
-        device.path = PathBuf::from(format!("/dev/dm-{}", minor.text.trim()));
-        if !device.path.exists() {
-            let why = format!("the kernel made no {}", device.path.display());
-            return Err(HoldError::Unsupported(why));
-        }
+        let words = [
+            "info",
+            "-c",
+            "--noheadings",
+            "--separator",
+            ":",
+            "-o",
+            "major,minor",
+        ];
+        let numbers = dmsetup(&[&words[..], &[&device.name]].concat())?;
+        device.path = node(numbers.text.trim(), work_dir)?;
         Ok(device)
     }
 
@@ -242,26 +248,33 @@ impl Drop for DmDelay {
     }
 }
 
-/// Removes the devices that dead runs left behind; a line each.
-pub(crate) fn sweep() -> io::Result<Vec<String>> {
-    let mut lines = Vec::new();
-    for entry in fs::read_dir("/sys/block")?.flatten() {
-        let Ok(name) = fs::read_to_string(entry.path().join("dm/name")) else {
-            continue;
-        };
-        let name = name.trim();
-        if Tag::parse(name).is_none_or(|tag| tag.is_alive()) {
-            continue;
+/// The devices that dead runs left behind, by name; none where sysfs is not mounted.
+pub(crate) fn of_dead_runs() -> Vec<String> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir("/sys/block").into_iter().flatten().flatten() {
+        // Others have none.
+        let name = fs::read_to_string(entry.path().join("dm/name")).unwrap_or_default();
+        if Tag::parse(name.trim()).is_some_and(|tag| !tag.is_alive()) {
+            names.push(name.trim().to_owned());
         }
-        // Forced, it fails whatever still uses it.
-        let removed = dmsetup(&["remove", "--force", "--noudevsync", "--noudevrules", name]);
-        let what = match removed {
-            Ok(_) => "removed".to_owned(),
-            Err(error) => error.to_string(),
-        };
-        lines.push(format!("device-mapper device {name} of a dead run: {what}"));
     }
-    Ok(lines)
+    names
+}
+
+/// Lets go what such a device holds, and has it fail whatever comes: who waits for it can die then.
+pub(crate) fn let_go(name: &str) {
+    // What this leaves is the removal's to tell.
+    let _ = dmsetup(&["wipe_table", "--noflush", "--nolockfs", name]);
+}
+
+/// Removes such a device; a line.
+pub(crate) fn remove(name: &str) -> String {
+    let removed = dmsetup(&["remove", "--noudevsync", "--noudevrules", "--retry", name]);
+    let what = match removed {
+        Ok(_) => "removed".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    format!("device-mapper device {name} of a dead run: {what}")
 }
 
 /// Its table, in sectors: one line for each stretch between the ends of what is held.
@@ -296,6 +309,25 @@ fn lines(below: &Path, size: u64, holds: &[Active], at: Instant) -> String {
         };
     }
     table
+}
+
+/// The node of a device with these numbers, `253:0`; made where /dev is not the kernel's own, as in a container.
+fn node(numbers: &str, work_dir: &Path) -> Result<PathBuf, HoldError> {
+    let parsed = numbers
+        .split_once(':')
+        .and_then(|(major, minor)| Some((major.parse::<u64>().ok()?, minor.parse::<u64>().ok()?)));
+    let (major, minor) = parsed.ok_or_else(|| {
+        HoldError::Unsupported(format!("dmsetup says `{numbers}` for a device's numbers"))
+    })?;
+    let usual = PathBuf::from(format!("/dev/dm-{minor}"));
+    if usual.exists() {
+        return Ok(usual);
+    }
+    let own = work_dir.join(format!("dm-{minor}"));
+    let only_ours = Mode::S_IRUSR | Mode::S_IWUSR;
+    mknod(&own, SFlag::S_IFBLK, only_ours, makedev(major, minor))
+        .map_err(|error| failed("make a device node")(error.into()))?;
+    Ok(own)
 }
 
 /// A line of `dmsetup status`, `16 8 delay 1 0 0`: the stretch and how many requests of the hold it delays, reads
