@@ -87,7 +87,7 @@ fn few_rounds_are_never_safe() {
 
 #[test]
 fn a_failing_operation_is_the_benchs_trouble_or_a_wrong_result() {
-    let scenario = punchbench_scenarios::find("collapse-while-fault").remove(0);
+    let scenario = punchbench_scenarios::find("collapse-while-read").remove(0);
     let spec = TrialSpec {
         scenario,
         geometry: Geometry {
