@@ -1,40 +1,15 @@
 //! The whole engine over a toy page cache, with threads as actors: without a lock between filler and punch it
 //! must find the stale page, with one it must find nothing.
 
-use std::sync::Arc;
-
-use crate::toy::{File, PAGE, Toy, ToyFs};
-use punchbench_race::{Host, Limits, RaceReport, TrialSpec, race, verdict};
+use punchbench_race::{Host, RaceReport, race};
 use punchbench_results::{Phase, Verdict, Via};
-use punchbench_scenarios::{EvidenceSpec, Geometry, Scenario};
+
+use crate::toy::{Toy, ToyFs, judged, spec};
 
 fn run(toy: Toy, rounds: u64) -> (RaceReport, Verdict, String) {
-    let scenario: Scenario = punchbench_scenarios::find("punch-while-read").remove(0);
-    let spec = TrialSpec {
-        scenario,
-        geometry: Geometry {
-            page: PAGE,
-            block: PAGE,
-        },
-        seed: 5,
-        nonce: 77,
-        limits: Limits {
-            time: None,
-            most: None,
-            rounds: Some(rounds),
-        },
-        cpus: Vec::new(),
-        prepared: false,
-    };
-    let files = Arc::new(vec![File::default()]);
-    let report = race(&spec, &ToyFs { toy, files }, Host::Thread, &mut |_| {}).unwrap();
-    let (word, why) = verdict(
-        &report.evidence,
-        &report.violations,
-        &EvidenceSpec::default(),
-        false,
-    );
-    (report, word, why)
+    let scenario = punchbench_scenarios::find("punch-while-read").remove(0);
+    let fs = ToyFs::new(toy);
+    judged(race(&spec(scenario, rounds), &fs, Host::Thread, &mut |_| {}).unwrap())
 }
 
 #[test]
@@ -88,32 +63,7 @@ fn few_rounds_are_never_safe() {
 #[test]
 fn a_failing_operation_is_the_benchs_trouble_or_a_wrong_result() {
     let scenario = punchbench_scenarios::find("collapse-while-read").remove(0);
-    let spec = TrialSpec {
-        scenario,
-        geometry: Geometry {
-            page: PAGE,
-            block: PAGE,
-        },
-        seed: 5,
-        nonce: 77,
-        limits: Limits {
-            time: None,
-            most: None,
-            rounds: Some(64),
-        },
-        cpus: Vec::new(),
-        prepared: false,
-    };
-    let files = Arc::new(vec![File::default()]);
-    let error = race(
-        &spec,
-        &ToyFs {
-            toy: Toy::Locked,
-            files,
-        },
-        Host::Thread,
-        &mut |_| {},
-    )
-    .unwrap_err();
+    let fs = ToyFs::new(Toy::Locked);
+    let error = race(&spec(scenario, 64), &fs, Host::Thread, &mut |_| {}).unwrap_err();
     assert!(error.to_string().contains("collapse_range"), "{error}");
 }

@@ -5,12 +5,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::toy::{File, PAGE, Toy, ToyFs};
-use punchbench_race::{
-    Asleep, Grip, GripError, Hold, HoldId, Host, Limits, RaceReport, TrialSpec, staged, verdict,
-};
+use punchbench_race::{Asleep, Grip, GripError, Hold, HoldId, Host, RaceReport, staged};
 use punchbench_results::{Did, Verdict};
-use punchbench_scenarios::{EvidenceSpec, Geometry, Op, Scenario, load};
+use punchbench_scenarios::{Op, load};
+
+use crate::toy::{File, PAGE, Toy, ToyFs, judged, spec};
 
 const SCENARIO: &str = r#"
 scenario: staged-toy
@@ -112,37 +111,22 @@ impl Grip for ToyGrip {
 }
 
 fn run(toy: Toy, blind: Blind) -> (RaceReport, Verdict, String) {
-    let scenario: Scenario = load(SCENARIO, "staged-toy.yaml").unwrap();
-    let spec = TrialSpec {
-        scenario,
-        geometry: Geometry {
-            page: PAGE,
-            block: PAGE,
-        },
-        seed: 5,
-        nonce: 77,
-        limits: Limits {
-            time: None,
-            most: None,
-            rounds: Some(1),
-        },
-        cpus: Vec::new(),
-        prepared: false,
-    };
-    let files = Arc::new(vec![File::default()]);
+    let scenario = load(SCENARIO, "staged-toy.yaml").unwrap();
+    let fs = ToyFs::new(toy);
     let mut grip = ToyGrip {
-        files: Arc::clone(&files),
+        files: Arc::clone(&fs.files),
         blind,
     };
-    let fs = ToyFs { toy, files };
-    let report = staged(&spec, &fs, Host::Thread, &mut grip, &mut |_| {}).unwrap();
-    let (word, why) = verdict(
-        &report.evidence,
-        &report.violations,
-        &EvidenceSpec::default(),
-        false,
-    );
-    (report, word, why)
+    judged(
+        staged(
+            &spec(scenario, 1),
+            &fs,
+            Host::Thread,
+            &mut grip,
+            &mut |_| {},
+        )
+        .unwrap(),
+    )
 }
 
 #[test]

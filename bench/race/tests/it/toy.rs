@@ -7,8 +7,11 @@ use std::sync::{Arc, Condvar, Mutex, RwLock, RwLockReadGuard};
 
 use punchbench_race::subject::Extent;
 use punchbench_race::{
-    Call, DirectIo, FileId, Look, Outcome, Stage, Subject, SubjectError, Subjects,
+    Call, DirectIo, FileId, Limits, Look, Outcome, RaceReport, Stage, Subject, SubjectError,
+    Subjects, TrialSpec, verdict,
 };
+use punchbench_results::Verdict;
+use punchbench_scenarios::{EvidenceSpec, Geometry, Scenario};
 
 pub const PAGE: u64 = 4096;
 
@@ -97,6 +100,12 @@ impl File {
 }
 
 impl ToyFs {
+    /// With one empty file.
+    pub fn new(toy: Toy) -> ToyFs {
+        let files = Arc::new(vec![File::default()]);
+        ToyFs { toy, files }
+    }
+
     fn read(&self, file: FileId, at: u64, buf: &mut [u8]) -> Outcome {
         if self.toy == Toy::Empty {
             return Outcome::default();
@@ -239,4 +248,35 @@ impl Subjects for ToyFs {
     fn stage(&self) -> Result<Box<dyn Stage>, SubjectError> {
         Ok(Box::new(self.clone()))
     }
+}
+
+/// A trial of so many rounds on it.
+pub fn spec(scenario: Scenario, rounds: u64) -> TrialSpec {
+    TrialSpec {
+        scenario,
+        geometry: Geometry {
+            page: PAGE,
+            block: PAGE,
+        },
+        seed: 5,
+        nonce: 77,
+        limits: Limits {
+            time: None,
+            most: None,
+            rounds: Some(rounds),
+        },
+        cpus: Vec::new(),
+        prepared: false,
+    }
+}
+
+/// What a report amounts to.
+pub fn judged(report: RaceReport) -> (RaceReport, Verdict, String) {
+    let (word, why) = verdict(
+        &report.evidence,
+        &report.violations,
+        &EvidenceSpec::default(),
+        false,
+    );
+    (report, word, why)
 }
