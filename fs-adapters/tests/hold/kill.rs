@@ -60,7 +60,7 @@ fn tagged(tag: &str) -> Vec<i32> {
 }
 
 /// How far a trial gets before somebody dies.
-const STAGES: [&str; 3] = ["served", "mounted", "parked"];
+pub const STAGES: [&str; 3] = ["served", "mounted", "parked"];
 
 /// A trial: comes to a stage, says so on its event descriptor, and waits for ever.
 pub fn trial(stage: &str, work: &str) -> Result<(), Failed> {

@@ -35,7 +35,7 @@ use punchbench_sys::mount;
 use punchbench_sys::namespaces::{Isolated, Namespaces, inherited_events};
 use punchbench_sys::process::{Child, Exit, Pidfd, fork};
 
-use kill::{kill_one, kill_server, runner, sweep_up, trial};
+use kill::{STAGES, kill_one, kill_server, runner, sweep_up, trial};
 
 type Outcome = Result<Completion, Failed>;
 
