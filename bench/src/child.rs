@@ -16,6 +16,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use punchbench_fs::Tag;
 use punchbench_fs::tag;
 use punchbench_results::{Record, Verdict, is_control};
+use punchbench_scenarios::Capability;
 use punchbench_sys::namespaces::{Isolated, IsolatedChild, Namespaces};
 
 use crate::cli;
@@ -50,6 +51,8 @@ pub struct Child {
     pub rounds: u64,
     /// Its block devices.
     pub devices: Vec<String>,
+    /// What it saw its target to be unable to.
+    pub cannot: Option<Capability>,
     /// Its last word.
     pub done: Option<Record>,
     /// A line of it that could not be read.
@@ -114,6 +117,7 @@ impl Child {
             phase_began: now,
             rounds: 0,
             devices: Vec::new(),
+            cannot: None,
             done: None,
             garbled: None,
             kernel_log,
@@ -185,6 +189,7 @@ impl Child {
             }
             Message::Device(name) => self.devices.push(name),
             Message::Progress { rounds } => self.rounds = rounds,
+            Message::Cannot(what) => self.cannot = Some(what),
             Message::Done(record) => self.done = Some(*record),
         }
     }

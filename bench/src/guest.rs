@@ -1,15 +1,15 @@
-//! `--kernel K`: the same plan by the same program, in a guest with another kernel. Records come back as they
-//! are made; a guest that panics or hangs gets a record saying so, and the rest of the plan another guest.
+//! The same plan by the same program, in a guest with another kernel. Records come back as they are made; a
+//! guest that panics or hangs gets a record saying so, and the rest of the plan another guest.
 
 use std::fs;
-use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use punchbench_fs::Target as Mounted;
 use punchbench_guest::init::RECORDS_PATH;
-use punchbench_guest::{GuestRun, Kernel, KernelSpec, News};
+use punchbench_guest::{GuestError, GuestRun, Kernel, News};
 use punchbench_results::Record;
 use punchbench_results::record::trial_on;
 
@@ -17,13 +17,10 @@ use crate::blank;
 use crate::cli::{self, RunArgs};
 use crate::guest_end::{not_recorded, outcome_lines, ran_something, replay_on};
 use crate::guest_gaps::Gaps;
-use crate::outdir::OutDir;
 use crate::plan::{self, Racing, Trial};
-use crate::progress::Reporter;
-use crate::supervisor::{End, Signals};
 
 /// CPUs: one for the invalidator, one for the fillers.
-const CPUS: u32 = 2;
+pub const CPUS: u32 = 2;
 
 /// What a filesystem that wants persistent memory gets of it: the usual image, and mkfs.xfs's least.
 const PMEM_MIB: u32 = 384;
@@ -58,107 +55,122 @@ impl Limits {
     }
 }
 
-/// Runs the plan on each kernel.
-pub fn run(
-    args: &RunArgs,
-    out: &mut OutDir,
-    signals: &Signals,
-    reporter: &mut Reporter,
-) -> anyhow::Result<End> {
-    let here_only = [
-        ("--in", args.in_dir.is_some()),
-        ("--device", args.device.is_some()),
-    ];
-    if let Some((option, _)) = here_only.iter().find(|(_, given)| *given) {
-        bail!(
-            "{option} names something of this machine, which a guest with another kernel does not have"
-        );
-    }
-    // All are found before the first is raced: a wrong word in the last one should not cost a night.
-    let specs: Vec<KernelSpec> = args
-        .kernel
-        .iter()
-        .map(|name| KernelSpec::parse(name))
-        .collect::<Result<_, _>>()?;
-    let mut kernels = Vec::new();
-    for (name, spec) in args.kernel.iter().zip(&specs) {
-        if kernels.iter().any(|(other, _)| *other == name) {
-            continue;
-        }
-        let kernel = spec.resolve();
-        if let Some(signal) = signals.came() {
-            return Ok(End::Interrupted(signal));
-        }
-        kernels.push((name, kernel?));
-    }
-    for (name, kernel) in &kernels {
-        reporter.line(&format!("kernel {name}: {}", kernel.release));
-        if let End::Interrupted(signal) = on_kernel(args, name, kernel, out, signals, reporter)? {
-            return Ok(End::Interrupted(signal));
-        }
-    }
-    Ok(End::Finished)
+/// What a guest's thread tells the run's own.
+#[derive(Debug)]
+pub enum Told {
+    /// Something worth a line.
+    Line(String),
+    /// So many trials need not be run again.
+    Skip(usize),
+    /// A trial has ended.
+    Record(Box<Record>),
 }
 
-fn on_kernel(
-    args: &RunArgs,
-    name: &str,
-    kernel: &Kernel,
-    out: &mut OutDir,
-    signals: &Signals,
-    reporter: &mut Reporter,
-) -> anyhow::Result<End> {
-    let plan = out.plan.clone();
-    let open = |out: &OutDir| -> Vec<usize> {
-        (0..plan.len())
-            .filter(|&at| !out.has(&plan[at], Some(name)))
-            .collect()
-    };
-    let mut left = open(out);
-    reporter.skip(plan.len() - left.len());
-    while let Some(&from) = left.first() {
-        let log = out.path.join(format!(
-            "console-{}-{from:04}.log",
-            name.replace(['/', ':'], "-")
-        ));
-        let guest = guest(args, kernel, &plan, from, &log, out.seed)?;
-        let mut broken = None;
-        let mut gaps = Gaps::of(kernel);
-        let outcome = guest.run_until(Some(signals.as_fd()), &mut |news| {
-            gaps.note(&news);
-            if let News::Record(line) = news
-                && let Err(error) = take_in(line, name, args.memory, &gaps, out, reporter)
-            {
-                broken.get_or_insert(error);
+/// One kernel's part of a run.
+#[derive(Debug)]
+pub struct Job<'a> {
+    /// The run's options.
+    pub args: &'a RunArgs,
+    /// The kernel, as the command line names it.
+    pub name: &'a str,
+    /// What that is.
+    pub kernel: Kernel,
+    /// All trials.
+    pub plan: &'a [Trial],
+    /// Whether each of them is finished.
+    pub done: Vec<bool>,
+    /// Where the console's logs go.
+    pub dir: &'a Path,
+    /// The run's seed.
+    pub seed: u64,
+}
+
+impl Job<'_> {
+    /// Runs what is open, in as many guests as it takes, until `stop` can be read. It tells all that happens; once
+    /// nobody listens, no other guest is started.
+    pub fn run(
+        mut self,
+        stop: BorrowedFd,
+        tell: &mut dyn FnMut(Told) -> bool,
+    ) -> anyhow::Result<()> {
+        let line = format!("kernel {}: {}", self.name, self.kernel.release);
+        let mut heard =
+            tell(Told::Line(line)) && tell(Told::Skip(self.plan.len() - self.open().len()));
+        while let Some(&from) = self.open().first()
+            && heard
+        {
+            let log = self.dir.join(format!(
+                "console-{}-{from:04}.log",
+                self.name.replace(['/', ':'], "-")
+            ));
+            let guest = guest(self.args, &self.kernel, self.plan, from, &log, self.seed)?;
+            let mut gaps = Gaps::of(&self.kernel);
+            let mut broken = None;
+            let outcome = guest.run_until(Some(stop), &mut |news| {
+                gaps.note(&news);
+                if let News::Record(line) = news {
+                    match self.take_in(line, &gaps) {
+                        Ok(Some(record)) => heard &= tell(Told::Record(Box::new(record))),
+                        Ok(None) => {}
+                        Err(error) => drop(broken.get_or_insert(error)),
+                    }
+                }
+            });
+            if let Some(error) = broken {
+                return Err(error);
             }
-        });
-        if let Some(signal) = signals.came() {
-            return Ok(End::Interrupted(signal));
+            match &outcome {
+                Ok(outcome) => {
+                    for line in outcome_lines(outcome) {
+                        tell(Told::Line(format!("{}: {line}", self.name)));
+                    }
+                }
+                Err(GuestError::Interrupted) => return Ok(()),
+                Err(_) => {}
+            }
+            // Whatever was first without a record is what the guest ended in. Where nothing ran at all, nothing
+            // would the next time.
+            let lost = if ran_something(&outcome) {
+                1
+            } else {
+                self.plan.len()
+            };
+            for at in self.open().into_iter().take(lost) {
+                self.done[at] = true;
+                let (trial, memory) = (&self.plan[at], self.args.memory);
+                let record = not_recorded(trial, self.name, &self.kernel, memory, &outcome, &log);
+                heard &= tell(Told::Record(Box::new(record)));
+            }
         }
-        if let Some(error) = broken {
-            return Err(error);
-        }
-        if let Ok(outcome) = &outcome {
-            outcome_lines(outcome)
-                .iter()
-                .for_each(|line| reporter.line(line));
-        }
-        left = open(out);
-        // Whatever was first without a record is what the guest ended in. Where nothing ran at all, nothing
-        // would the next time.
-        let lost = if ran_something(&outcome) {
-            1
-        } else {
-            left.len()
-        };
-        for &at in left.iter().take(lost) {
-            let record = not_recorded(&plan[at], name, kernel, args.memory, &outcome, &log);
-            reporter.finished(&record);
-            out.keep(record)?;
-        }
-        left = open(out);
+        Ok(())
     }
-    Ok(End::Finished)
+
+    /// Positions of trials without a record.
+    fn open(&self) -> Vec<usize> {
+        (0..self.plan.len()).filter(|&at| !self.done[at]).collect()
+    }
+
+    /// A record from the guest becomes one of this run, unless there is one already.
+    fn take_in(&mut self, line: &str, gaps: &Gaps) -> anyhow::Result<Option<Record>> {
+        let mut record: Record = serde_json::from_str(line)?;
+        if let Ok(target) = Mounted::parse(&record.target) {
+            gaps.judge(&target, &mut record);
+            blank::judge_expectation(&mut record);
+        }
+        // Where the scenario is a file, the guest has it elsewhere.
+        let planned = self.plan.iter().position(|trial| trial.id == record.trial);
+        if let Some(at) = planned
+            && std::mem::replace(&mut self.done[at], true)
+        {
+            return Ok(None);
+        }
+        let replay = planned.map_or(&record.replay, |at| &self.plan[at].replay);
+        record.replay = replay_on(replay, self.name, self.args.memory);
+        record.trial = trial_on(&record.trial, Some(self.name));
+        // Paths in the guest are gone with it.
+        record.artefacts.clear();
+        Ok(Some(record))
+    }
 }
 
 /// The guest's command line is ours, without what only concerns this side.
@@ -226,6 +238,9 @@ fn guest(
     if let Some(kind) = &args.inject {
         option("--inject", kind.clone());
     }
+    if args.phases {
+        argv.push("--phases".to_owned());
+    }
     let mut tools: Vec<String> = plan
         .iter()
         .flat_map(|t| t.target.tools())
@@ -274,34 +289,6 @@ fn in_guest(trial: &Trial, files: &mut Vec<(String, Vec<u8>)>) -> anyhow::Result
     let there = format!("/{name}");
     files.push((there.clone(), text));
     Ok(there)
-}
-
-/// A record from the guest becomes one of this run.
-fn take_in(
-    line: &str,
-    kernel: &str,
-    memory: u32,
-    gaps: &Gaps,
-    out: &mut OutDir,
-    reporter: &mut Reporter,
-) -> anyhow::Result<()> {
-    let mut record: Record = serde_json::from_str(line)?;
-    if let Ok(target) = Mounted::parse(&record.target) {
-        gaps.judge(&target, &mut record);
-        blank::judge_expectation(&mut record);
-    }
-    // Where the scenario is a file, the guest has it elsewhere.
-    let planned = out.plan.iter().find(|trial| trial.id == record.trial);
-    let replay = planned.map_or(&record.replay, |trial| &trial.replay);
-    record.replay = replay_on(replay, kernel, memory);
-    record.trial = trial_on(&record.trial, Some(kernel));
-    // Paths in the guest are gone with it.
-    record.artefacts.clear();
-    if out.records.iter().any(|r| r.trial == record.trial) {
-        return Ok(());
-    }
-    reporter.finished(&record);
-    out.keep(record)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! against every way of taking the blocks from under it? This file only reads the command line.
 
 mod blank;
+mod cannot;
 mod child;
 mod cli;
 mod command;
@@ -9,6 +10,7 @@ mod dmesg;
 mod guest;
 mod guest_end;
 mod guest_gaps;
+mod guests;
 mod night;
 mod outdir;
 mod plan;

@@ -67,6 +67,9 @@ impl Reporter {
     pub fn finished(&mut self, record: &Record) {
         self.done += 1;
         let (done, total) = (self.done, self.total);
+        let on = record
+            .kernel_name()
+            .map_or_else(String::new, |kernel| format!("{kernel} "));
         let mark = match record.expectation {
             Expectation::Expected => "",
             Expectation::Unexpected => " UNEXPECTED",
@@ -78,7 +81,7 @@ impl Reporter {
             format!(": {}", record.reason)
         };
         self.line(&format!(
-            "[{done}/{total}] {} {}: {}{mark}{why} ({} rounds, {:.1} s)",
+            "[{done}/{total}] {on}{} {}: {}{mark}{why} ({} rounds, {:.1} s)",
             record.target, record.scenario, record.verdict, record.evidence.rounds, record.seconds
         ));
         if let Some(bar) = &self.bar {

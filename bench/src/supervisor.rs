@@ -14,6 +14,7 @@ use punchbench_fs::Privilege;
 use punchbench_results::{Record, Verdict};
 
 use crate::blank;
+use crate::cannot::Cannot;
 use crate::child::Child;
 use crate::cli::RunArgs;
 use crate::plan::{self, Racing, Trial};
@@ -80,6 +81,7 @@ pub fn run(
     };
     let mut todo = todo.into_iter().peekable();
     let mut running: Vec<Child> = Vec::new();
+    let mut cannot = Cannot::default();
     // Whether what runs is staged.
     let mut staged = false;
     loop {
@@ -87,6 +89,11 @@ pub fn run(
             let next = next.scenario.is_staged();
             running.is_empty() || running.len() < most(args, staged && next)
         }) {
+            if let Some(record) = cannot.record(trial) {
+                reporter.finished(&record);
+                keep(record)?;
+                continue;
+            }
             staged = trial.scenario.is_staged() && (staged || running.is_empty());
             let log = dirs.logs.join(format!("{index:04}.log"));
             match Child::start(index, &spec(trial, args, dirs), &log) {
@@ -141,7 +148,11 @@ pub fn run(
                 continue;
             };
             let child = running.swap_remove(at);
+            let what = child.cannot;
             let record = complete(child, record);
+            if let Some(what) = what {
+                cannot.learn(what, &record);
+            }
             reporter.finished(&record);
             keep(record)?;
         }

@@ -200,7 +200,7 @@ fn attempt(spec: &Spec, record: &mut Record, link: &mut Link) -> Result<(), Stop
     link.phase(Phase::Mount)?;
     record.driver = mounted.driver().to_owned();
     record.setup = mounted.facts().to_vec();
-    can_do(spec, &mounted)?;
+    can_do(spec, &mounted, link)?;
     mounted.provide(&spec.scenario, &env)?;
     record.setup = mounted.facts().to_vec();
     for name in mounted.device_names() {
@@ -354,9 +354,10 @@ fn ruled_out(spec: &Spec, target: punchbench_fs::Target, record: &mut Record) ->
 }
 
 /// Whether the target can do what the scenario needs.
-fn can_do(spec: &Spec, mounted: &Mounted) -> Result<(), Stop> {
+fn can_do(spec: &Spec, mounted: &Mounted, link: &mut Link) -> Result<(), Stop> {
     for capability in &spec.scenario.needs {
         if let Err(why) = mounted.capability(*capability) {
+            link.tell(&Message::Cannot(*capability))?;
             let word = serde_json::to_string(capability).map_err(bench)?;
             return Err(Stop::Unsupported(format!(
                 "{} cannot {}: {why}",

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use punchbench_fs::hold::HolderKind;
 use punchbench_results::Record;
-use punchbench_scenarios::Scenario;
+use punchbench_scenarios::{Capability, Scenario};
 use serde::{Deserialize, Serialize};
 
 /// Everything that a trial's process needs to know.
@@ -101,6 +101,8 @@ pub enum Message {
         /// Rounds so far.
         rounds: u64,
     },
+    /// What the target was seen to be unable to, for which the record that follows is `unsupported`.
+    Cannot(Capability),
     /// The last word.
     Done(Box<Record>),
 }

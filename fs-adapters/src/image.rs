@@ -178,8 +178,8 @@ fn measure(path: PathBuf) -> io::Result<Place> {
     })
 }
 
-/// What the kernel thinks can be had without swapping.
-fn memory_available() -> io::Result<u64> {
+/// Bytes of memory that the kernel thinks can be had without swapping.
+pub fn memory_available() -> io::Result<u64> {
     let text = std::fs::read_to_string("/proc/meminfo")?;
     text.lines()
         .find_map(|line| {

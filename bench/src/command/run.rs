@@ -17,7 +17,7 @@ use punchbench_sys::process::end_on_broken_pipe;
 
 use crate::cli::RunArgs;
 use crate::command::export;
-use crate::guest;
+use crate::guests;
 use crate::outdir::OutDir;
 use crate::plan::{PlanError, Trial};
 use crate::progress::Reporter;
@@ -67,7 +67,7 @@ pub fn execute(args: &RunArgs, signals: &Signals) -> anyhow::Result<(OutDir, End
     let end = if args.kernel.is_empty() {
         here(args, &mut out, signals, &mut reporter)?
     } else {
-        guest::run(args, &mut out, signals, &mut reporter)?
+        guests::run(args, &mut out, signals, &mut reporter)?
     };
     reporter.end();
     out.tidy();
