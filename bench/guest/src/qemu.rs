@@ -57,9 +57,10 @@ impl Machine {
         let mut command = Command::new(&program);
         match self.accel {
             Accel::Kvm => command.args(["-accel", "kvm", "-cpu", "host"]),
-            // The last is no machine of QEMU's.
+            // Without these the guest copies and clears memory by eight bytes, not one, which QEMU emulates one by
+            // one: an image is made five times as fast. The last is no machine of QEMU's.
             Accel::Tcg | Accel::UserMode => {
-                command.args(["-accel", "tcg,thread=multi", "-cpu", "max"])
+                command.args(["-accel", "tcg,thread=multi", "-cpu", "max,-erms,-fsrm"])
             }
         };
         command
