@@ -183,6 +183,7 @@ fn ways(op: &Op) -> &'static [Way] {
         | Op::BlkZeroout(_)
         | Op::BlkDiscard(_)
         | Op::Write(_)
+        | Op::Fsync(_)
         | Op::Syncfs(_) => &[],
     }
 }

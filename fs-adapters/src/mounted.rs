@@ -352,7 +352,7 @@ impl Mounted {
         match usize::try_from(chunk) {
             Ok(step) if piecewise => SubjectOptions {
                 step,
-                sync_steps: true,
+                apart: true,
                 ..usual
             },
             _ => usual,

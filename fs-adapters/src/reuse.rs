@@ -24,7 +24,7 @@ pub enum Reuse {
 pub struct ReusePlan {
     /// A block freed is free to others only after the transaction commits: syncfs between operation and reuser.
     pub commit: bool,
-    /// The victim must be written in O_SYNC pieces no larger than a round's chunk, because an extent is
+    /// The victim must be written in pieces of their own, no larger than a round's chunk, because an extent is
     /// free only once no part of it is referenced.
     pub piecewise: bool,
     /// The allocator never takes freed blocks while there are others: without filling up, there is no reuse.

@@ -32,8 +32,8 @@ use stage::SyscallStage;
 pub struct SubjectOptions {
     /// Bytes handed to the filesystem at a time when a file is prepared.
     pub step: usize,
-    /// Commit each step (O_SYNC), so that it becomes an extent of its own: btrfs frees only whole ones.
-    pub sync_steps: bool,
+    /// Write each step back by itself, so that it becomes an extent of its own: btrfs frees only whole ones.
+    pub apart: bool,
     /// The filesystem is ours to fill up, so that freed blocks are reused.
     pub may_fill: bool,
     /// The page cache is the only store (tmpfs): nothing can be evicted.
@@ -48,7 +48,7 @@ impl Default for SubjectOptions {
     fn default() -> Self {
         SubjectOptions {
             step: 1 << 20,
-            sync_steps: false,
+            apart: false,
             may_fill: false,
             cache_is_store: false,
             direct: None,
@@ -177,14 +177,9 @@ impl Subjects for SyscallSubjects {
     }
 
     fn stage(&self) -> Result<Box<dyn Stage>, SubjectError> {
-        let flags = if self.options.sync_steps {
-            libc::O_SYNC
-        } else {
-            0
-        };
         let mut stage = SyscallStage::new(&self.dir, self.open_dir()?, self.options)?;
         for file in &self.files {
-            let opened = self.open(file, &mut OpenOptions::new(), flags)?;
+            let opened = self.open(file, &mut OpenOptions::new(), 0)?;
             stage.add(&file.name, opened)?;
         }
         Ok(Box::new(stage))

@@ -196,6 +196,7 @@ fn system_call(op: &Op) -> &'static str {
             (false, true) => "pwrite(2) to a full filesystem",
             (true, true) => "an O_DIRECT write to a full filesystem",
         },
+        Op::Fsync(_) => "fsync(2)",
         Op::Syncfs(_) => "syncfs(2)",
     }
 }
@@ -285,7 +286,7 @@ fn steps(op: &Op) -> &'static [&'static str] {
         Op::Fiemap(_) | Op::PrecacheExtents(_) => &["looks the blocks up"],
         Op::Store(_) => &["makes the page writable", "stores"],
         Op::Write(a) if a.direct => &["drops the pages", "writes the blocks"],
-        Op::Write(_) | Op::Extend(_) | Op::Syncfs(_) => &[],
+        Op::Write(_) | Op::Extend(_) | Op::Fsync(_) | Op::Syncfs(_) => &[],
     }
 }
 

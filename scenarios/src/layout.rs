@@ -197,6 +197,7 @@ impl Op {
             | Op::Store(_)
             | Op::Write(_)
             | Op::ReadInto(_)
+            | Op::Fsync(_)
             | Op::Syncfs(_) => false,
         }
     }
@@ -234,6 +235,7 @@ impl Op {
             | Op::JournalData(_)
             | Op::Store(_)
             | Op::ReadInto(_)
+            | Op::Fsync(_)
             | Op::Syncfs(_) => false,
         }
     }

@@ -72,6 +72,8 @@ pub enum Op {
     /// pread(2) of the same offsets of another file, with the actor's own mapping of the range as the
     /// buffer: while it copies, the kernel faults in pages of this file.
     ReadInto(CopyArgs),
+    /// fsync(2): commits the transaction that the file was changed in.
+    Fsync(OnFile),
     /// syncfs(2): commits, so that freed blocks may be allocated again.
     Syncfs(NoArgs),
 }
@@ -157,6 +159,7 @@ impl Op {
             | Op::PrecacheExtents(_)
             | Op::Dedupe(_)
             | Op::JournalData(_)
+            | Op::Fsync(_)
             | Op::Syncfs(_) => Effect::None,
         }
     }
@@ -189,6 +192,7 @@ impl Op {
             Op::Store(_) => "store",
             Op::Write(_) => "write",
             Op::ReadInto(_) => "read_into",
+            Op::Fsync(_) => "fsync",
             Op::Syncfs(_) => "syncfs",
         }
     }
@@ -226,6 +230,7 @@ impl Op {
             | Op::Store(_)
             | Op::Write(_)
             | Op::ReadInto(_)
+            | Op::Fsync(_)
             | Op::Syncfs(_) => None,
         }
     }
@@ -257,13 +262,18 @@ impl Op {
             | Op::PrecacheExtents(_)
             | Op::SwapBoot(_)
             | Op::JournalData(_)
+            | Op::Fsync(_)
             | Op::Syncfs(_) => (None, None),
         }
     }
 
     /// The file it works on, be it on a range or as a whole.
     pub fn file(&self) -> Option<&str> {
-        if let Op::Extend(f) | Op::PrecacheExtents(f) | Op::SwapBoot(f) | Op::JournalData(f) = self
+        if let Op::Extend(f)
+        | Op::PrecacheExtents(f)
+        | Op::SwapBoot(f)
+        | Op::JournalData(f)
+        | Op::Fsync(f) = self
         {
             return Some(&f.file);
         }

@@ -115,6 +115,8 @@ pub enum Call {
         len: u64,
         direct: bool,
     },
+    /// fsync(2).
+    Fsync { file: FileId },
     /// syncfs(2).
     Syncfs,
 }
@@ -157,6 +159,7 @@ impl Call {
             | Call::ReadInto { .. }
             | Call::Store { .. }
             | Call::Write { .. }
+            | Call::Fsync { .. }
             | Call::Syncfs => None,
         }
     }

@@ -25,6 +25,20 @@ pub fn readahead(file: BorrowedFd<'_>, at: u64, len: u64) -> io::Result<()> {
     }
 }
 
+/// sync_file_range(2), all three steps: what is dirty in the range is written and waited for, and nothing else;
+/// no metadata is committed.
+pub fn write_back(file: BorrowedFd<'_>, at: u64, len: u64) -> io::Result<()> {
+    let len = offset(len)?;
+    let all = libc::SYNC_FILE_RANGE_WAIT_BEFORE
+        | libc::SYNC_FILE_RANGE_WRITE
+        | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    // SAFETY: takes numbers only.
+    match unsafe { libc::sync_file_range(file.as_raw_fd(), offset(at)?, len, all) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// What statx(STATX_DIOALIGN) says about direct I/O on a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DirectAlign {

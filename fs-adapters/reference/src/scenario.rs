@@ -354,7 +354,7 @@ impl<'a> Round<'a> {
                     .collect())
             }
             // Blocks are free at once in the model: no commit is waited for.
-            Op::Syncfs(_) => Ok(Vec::new()),
+            Op::Fsync(_) | Op::Syncfs(_) => Ok(Vec::new()),
         }
     }
 

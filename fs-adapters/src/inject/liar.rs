@@ -265,6 +265,7 @@ impl Liar {
             | Call::ReadInto { .. }
             | Call::Store { .. }
             | Call::Write { .. }
+            | Call::Fsync { .. }
             | Call::Syncfs
             // Came back above.
             | Call::Read { .. }

@@ -166,7 +166,8 @@ impl Subject for SyscallSubject {
             | Call::ReadInto { file, at, .. } => (file, at, 0),
             Call::PrecacheExtents { file }
             | Call::SwapBoot { file }
-            | Call::JournalData { file } => (file, 0, 0),
+            | Call::JournalData { file }
+            | Call::Fsync { file } => (file, 0, 0),
             Call::Truncate { file, size } => (file, size, 0),
             Call::Read { file, at, len, .. }
             | Call::UringRead { file, at, len, .. }

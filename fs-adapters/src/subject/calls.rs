@@ -142,6 +142,7 @@ impl SyscallSubject {
             },
             Call::Write { direct: true, .. } => self.write_direct(file, at, buf),
             Call::Write { .. } => moved(pwrite(&view.file, buf, at as off_t)),
+            Call::Fsync { .. } => done(nix::unistd::fsync(&view.file)),
             Call::Syncfs => refused(libc::EINVAL),
         }
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::libc;
 use punchbench_race::{DirectIo, FileId, Stage, SubjectError};
 use punchbench_sys::extents::extents;
-use punchbench_sys::io::{AlignedBuf, DirectAlign, direct_align};
+use punchbench_sys::io::{AlignedBuf, DirectAlign, direct_align, write_back};
 use punchbench_sys::map::{Mapping, Protection, page_size};
 
 use super::evict::evict;
@@ -105,6 +105,9 @@ impl Stage for SyscallStage {
             fill(at, piece);
             file.write_all_at(piece, at)
                 .map_err(failed("write", name))?;
+            if self.options.apart {
+                write_back(file.as_fd(), at, len).map_err(failed("sync_file_range", name))?;
+            }
             at += len;
         }
         file.sync_all().map_err(failed("fsync", name))

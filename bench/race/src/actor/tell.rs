@@ -201,9 +201,10 @@ pub(super) fn operand(call: &Call) -> (FileId, u64) {
         | Call::Store { file, at, .. }
         | Call::Write { file, at, .. } => (file, at),
         Call::Truncate { file, size } => (file, size),
-        Call::PrecacheExtents { file } | Call::SwapBoot { file } | Call::JournalData { file } => {
-            (file, 0)
-        }
+        Call::PrecacheExtents { file }
+        | Call::SwapBoot { file }
+        | Call::JournalData { file }
+        | Call::Fsync { file } => (file, 0),
         Call::Syncfs => (0, 0),
     }
 }

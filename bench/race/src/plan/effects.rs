@@ -235,6 +235,9 @@ impl Plan {
                 len,
                 direct: a.direct,
             },
+            Op::Fsync(f) => Call::Fsync {
+                file: self.file(&f.file),
+            },
             Op::Syncfs(_) => Call::Syncfs,
         }
     }

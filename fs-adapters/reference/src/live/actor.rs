@@ -169,7 +169,7 @@ impl LiveActor {
                 }
                 None => failed(EOPNOTSUPP),
             },
-            Call::Syncfs => Outcome::default(),
+            Call::Fsync { .. } | Call::Syncfs => Outcome::default(),
             _ => failed(EOPNOTSUPP),
         }
     }
@@ -344,6 +344,7 @@ impl Subject for LiveActor {
             | Call::PrecacheExtents { .. }
             | Call::BlkZeroout { .. }
             | Call::BlkDiscard { .. }
+            | Call::Fsync { .. }
             | Call::Syncfs => failed(EOPNOTSUPP),
         }
     }
