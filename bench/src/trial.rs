@@ -70,6 +70,9 @@ fn serve() -> io::Result<()> {
         Err(Stop::SetUp(SetUpError::Unsupported { reason }) | Stop::Unsupported(reason)) => {
             (record.verdict, record.reason) = (Verdict::Unsupported, reason);
         }
+        Err(Stop::Inconclusive(reason)) => {
+            (record.verdict, record.reason) = (Verdict::Inconclusive, reason);
+        }
         Err(Stop::SetUp(SetUpError::Error(reason)) | Stop::Bench(reason)) => {
             (record.verdict, record.reason) = (Verdict::Error, reason);
         }
@@ -142,6 +145,7 @@ fn reap_orphans() {
 enum Stop {
     SetUp(SetUpError),
     Unsupported(String),
+    Inconclusive(String),
     Bench(String),
 }
 
@@ -238,6 +242,7 @@ fn attempt(spec: &Spec, record: &mut Record, link: &mut Link) -> Result<(), Stop
     }
     .map_err(|error| match error {
         RaceError::Grip(GripError::Unsupported(why)) => Stop::Unsupported(why),
+        error @ RaceError::Undropped => Stop::Inconclusive(error.to_string()),
         error => bench(error),
     })?;
     drop(subjects);

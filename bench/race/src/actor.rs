@@ -257,6 +257,10 @@ impl<'a> Racer<'a> {
             if !matches!(ended, Ended::Aborted | Ended::Deaf(_)) {
                 self.sender.send(&Message::Failed {
                     what: ended.to_string(),
+                    errno: match ended {
+                        Ended::Subject(error) => error.error.raw_os_error(),
+                        _ => None,
+                    },
                 })?;
             }
             self.part.board.abort();

@@ -103,6 +103,8 @@ pub enum Message {
     Failed {
         /// Why.
         what: String,
+        /// The system's answer, where it was a call that failed.
+        errno: Option<i32>,
     },
 }
 

@@ -113,6 +113,8 @@ pub struct Plan {
     descending: bool,
     /// The filesystem is full while it races.
     pub fills_up: bool,
+    /// Somebody writes past the page cache.
+    pub writes_directly: bool,
     /// Mutators that may take effect in part, or not at all, as bits: writes on a full filesystem.
     pub partial: u8,
     chunk: u64,
@@ -230,6 +232,7 @@ impl Plan {
         });
         let all = || actors.iter().flat_map(|a| &a.ops);
         let descending = all().any(|op| matches!(op, Op::Read(a) if a.readahead));
+        let writes_directly = all().any(|op| matches!(op, Op::Write(a) if a.direct));
         let fills = |op: &Op| matches!(op, Op::Write(a) if a.fills_up);
         let slots = actors.iter().flat_map(|a| a.ops.iter().zip(&a.mutators));
         let partial = slots
@@ -255,6 +258,7 @@ impl Plan {
             stage: scenario.stage.clone(),
             descending,
             fills_up: partial != 0,
+            writes_directly,
             partial,
             chunk,
             first: 0,

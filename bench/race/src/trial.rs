@@ -11,6 +11,7 @@ use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use punchbench_results::{
     Answer, Confirmation, Evidence, FillerEvidence, Phase, Placement, Verdict, Via, Violation,
@@ -116,6 +117,8 @@ pub enum RaceError {
         actor: String,
         /// Why.
         what: String,
+        /// The system's answer, where it was a call that failed.
+        errno: Option<i32>,
     },
     /// The holder or the observer failed.
     #[error(transparent)]
@@ -123,6 +126,12 @@ pub enum RaceError {
     /// A staged scenario without anything to hold I/O with.
     #[error("a staged scenario needs something that holds block I/O, and this target has nothing")]
     NoGrip,
+    /// The kernel says that a page may be old by design (`dio_warn_stale_pagecache` in mm/filemap.c).
+    #[error(
+        "the kernel could not drop a page behind a direct write, as EIO of fsync(2) says: what is cached may be old \
+         by design"
+    )]
+    Undropped,
     /// The system refused something that the engine itself needs.
     #[error("the race engine failed: {0}")]
     System(#[from] std::io::Error),
@@ -223,6 +232,7 @@ fn run(
             Err(error) => {
                 let _ = sender.send(&Message::Failed {
                     what: error.to_string(),
+                    errno: error.error.raw_os_error(),
                 });
                 return;
             }
@@ -350,13 +360,24 @@ impl<'a> Lead<'a> {
     }
 
     fn run(mut self) -> Result<RaceReport, RaceError> {
-        let ended = self.passes();
+        let ended = self.passes().map_err(|error| {
+            let errno = match &error {
+                RaceError::Subject(error) => error.error.raw_os_error(),
+                RaceError::Actor { errno, .. } => *errno,
+                _ => None,
+            };
+            match errno == Some(Errno::EIO as i32) && self.plan.writes_directly {
+                true => RaceError::Undropped,
+                false => error,
+            }
+        });
         if self.plan.fills_up {
             // What comes after needs some room.
             self.stage.fill_up(false)?;
         }
         match ended {
             Ok(contents) => Ok(self.report(contents)),
+            Err(RaceError::Undropped) => Err(RaceError::Undropped),
             // What was found and confirmed stands, however the race ended.
             Err(error) if !self.violations.is_empty() => {
                 let note = format!("the race ended early: {error}");

@@ -47,10 +47,11 @@ impl Lead<'_> {
             all.extend(messages.into_iter().map(|m| (actor, m)));
         }
         for (actor, message) in &all {
-            if let Message::Failed { what } = message {
+            if let Message::Failed { what, errno } = message {
                 return Err(RaceError::Actor {
                     actor: self.plan.actors[*actor].name.clone(),
                     what: what.clone(),
+                    errno: *errno,
                 });
             }
         }

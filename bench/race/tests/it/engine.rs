@@ -1,7 +1,7 @@
 //! The whole engine over a toy page cache, with threads as actors: without a lock between filler and punch it
 //! must find the stale page, with one it must find nothing.
 
-use punchbench_race::{Host, RaceReport, race};
+use punchbench_race::{Host, RaceError, RaceReport, race};
 use punchbench_results::{Phase, Verdict, Via};
 
 use crate::toy::{Toy, ToyFs, judged, spec};
@@ -52,6 +52,23 @@ fn short_reads_within_the_file_are_wrong_results() {
     let (report, word, why) = run(Toy::Empty, 128);
     assert_eq!(word, Verdict::WrongResult, "{why}");
     assert!(report.violations.iter().any(|v| v.via == Via::Read));
+}
+
+#[test]
+fn what_the_kernel_could_not_drop_behind_a_direct_write_accuses_nobody() {
+    let scenario = || punchbench_scenarios::find("direct-write-while-read").remove(0);
+    let run = |toy| {
+        race(
+            &spec(scenario(), 256),
+            &ToyFs::new(toy),
+            Host::Thread,
+            &mut |_| {},
+        )
+    };
+    let error = run(Toy::Undropped).unwrap_err();
+    assert!(matches!(error, RaceError::Undropped), "{error}");
+    let report = run(Toy::Locked).unwrap();
+    assert!(report.violations.is_empty(), "{:?}", report.violations);
 }
 
 #[test]

@@ -3,8 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Condvar, Mutex, RwLock, RwLockReadGuard};
 
+use nix::errno::Errno;
 use punchbench_race::subject::Extent;
 use punchbench_race::{
     Call, DirectIo, FileId, Limits, Look, Outcome, RaceReport, Stage, Subject, SubjectError,
@@ -26,6 +28,8 @@ pub enum Toy {
     Forgetful,
     /// As `Locked`, but reads return nothing at all.
     Empty,
+    /// As `Locked`, but a page stays behind a direct write, and the next fsync says EIO.
+    Undropped,
 }
 
 #[derive(Debug, Default)]
@@ -33,6 +37,7 @@ pub struct File {
     disk: Mutex<Vec<u8>>,
     cache: Mutex<BTreeMap<u64, Vec<u8>>>,
     lock: RwLock<()>,
+    undropped: AtomicBool,
     pub gate: Gate,
 }
 
@@ -148,13 +153,34 @@ impl ToyFs {
     }
 }
 
+impl ToyFs {
+    fn write_direct(&self, file: FileId, at: u64, buf: &[u8]) -> Outcome {
+        let file = &self.files[usize::from(file)];
+        let _guard = file.lock.write().unwrap();
+        file.disk.lock().unwrap()[at as usize..][..buf.len()].copy_from_slice(buf);
+        match self.toy {
+            Toy::Undropped => file.undropped.store(true, SeqCst),
+            _ => file
+                .cache
+                .lock()
+                .unwrap()
+                .retain(|page, _| !(at..at + buf.len() as u64).contains(page)),
+        }
+        Outcome {
+            bytes: buf.len() as u64,
+            ..Outcome::default()
+        }
+    }
+}
+
 impl Subject for ToyFs {
     fn perform(&mut self, call: &Call, buf: &mut [u8]) -> Outcome {
         match *call {
             Call::PunchHole { file, at, len } => self.punch(file, at, len),
             Call::Read { file, at, len, .. } => self.read(file, at, &mut buf[..len as usize]),
+            Call::Write { file, at, len, .. } => self.write_direct(file, at, &buf[..len as usize]),
             _ => Outcome {
-                errno: nix::errno::Errno::EOPNOTSUPP as i32,
+                errno: Errno::EOPNOTSUPP as i32,
                 ..Outcome::default()
             },
         }
@@ -187,8 +213,15 @@ impl Subject for ToyFs {
     }
 
     fn evict(&mut self, file: FileId, range: Range<u64>) -> Result<bool, SubjectError> {
-        self.files[usize::from(file)]
-            .cache
+        let file = &self.files[usize::from(file)];
+        if file.undropped.swap(false, SeqCst) {
+            return Err(SubjectError {
+                what: "evict",
+                on: "victim".to_owned(),
+                error: Errno::EIO.into(),
+            });
+        }
+        file.cache
             .lock()
             .unwrap()
             .retain(|page, _| !range.contains(page));
