@@ -170,10 +170,10 @@ impl Got {
             .map_or(Got::Unknown, |(owner, offset)| Got::Stamp(owner, offset))
     }
 
-    /// Takes what lies behind a file (its other half of an EXT4_IOC_SWAP_BOOT) for its own.
-    pub fn of(self, file: FileId, behind: Option<FileId>) -> Got {
+    /// Takes stamps of another file for the file's own where they are.
+    pub fn of(self, file: FileId, is_own: impl Fn(Owner) -> bool) -> Got {
         match self {
-            Got::Stamp(owner, offset) if Some(owner.file) == behind => {
+            Got::Stamp(owner, offset) if is_own(owner) => {
                 Got::Stamp(Owner { file, ..owner }, offset)
             }
             other => other,

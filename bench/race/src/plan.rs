@@ -15,6 +15,7 @@ pub use outcomes::Way;
 
 use crate::board::{BATCH_ROUNDS, Known, MOST_ACTORS, MOST_MUTATORS};
 use crate::content::{Change, Content, Piece};
+use crate::stamp::Owner;
 use crate::{Call, FileId};
 
 /// Probes after a batch look at no more than this at a time, unless one round needs more.
@@ -326,6 +327,20 @@ impl Plan {
         self.generation(pass + 1) - 1 - reuser as u32
     }
 
+    /// Whether a stamp of another file is the file's own: of what lies behind it (its other half of an
+    /// EXT4_IOC_SWAP_BOOT), or of what it held when a pass began, as both were the same then.
+    pub fn is_own(&self, file: FileId, owner: Owner) -> bool {
+        if self.behind(file) == Some(owner.file) {
+            return true;
+        }
+        let Fills::SameAs(other) = &self.files[usize::from(file)].fills else {
+            return false;
+        };
+        let stride = self.generation(1) - self.generation(0);
+        let began = owner.generation > 0 && (owner.generation - 1).is_multiple_of(stride);
+        self.file(other) == owner.file && began
+    }
+
     /// What every file holds when a pass begins.
     pub fn contents(&self, pass: u64) -> Vec<Content> {
         let generation = self.generation(pass);
@@ -398,5 +413,32 @@ impl Plan {
     /// time.
     pub fn block(&self) -> u64 {
         self.geometry.block.min(self.geometry.page)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_two_files_began_with_is_either_s_and_what_is_stored_is_not() {
+        let scenario = punchbench_scenarios::find("dedupe-while-target-store").remove(0);
+        let geometry = Geometry {
+            page: 4096,
+            block: 4096,
+        };
+        let plan = Plan::new(&scenario, geometry).unwrap();
+        let (source, target) = (plan.file("source"), plan.file("target"));
+        let stamp = |file, generation| Owner {
+            file,
+            generation,
+            unit: 0,
+        };
+        for pass in [0, 7] {
+            let began = plan.generation(pass);
+            assert!(plan.is_own(target, stamp(source, began)));
+            assert!(!plan.is_own(target, stamp(source, plan.written(pass, 5, 0))));
+            assert!(!plan.is_own(source, stamp(target, began)));
+        }
     }
 }

@@ -294,7 +294,7 @@ impl<'a> Verifier<'a> {
         let pieces: Vec<Piece> = content.window(wrong.offset..wrong.offset + 1).collect();
         let expected = legal_at(&pieces, wrong.offset);
         let got = Got::name(self.stamps, wrong.offset, bytes);
-        let named = got.of(file, self.plan.behind(file));
+        let named = got.of(file, |owner| self.plan.is_own(file, owner));
         let verdict = match named.verdict(file, expected.as_ref()) {
             _ if self.plan.files[usize::from(file)].witness => Verdict::Damaged,
             Verdict::Stale

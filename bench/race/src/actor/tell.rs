@@ -112,8 +112,9 @@ impl Racer<'_> {
         let verdict = if witness {
             Verdict::Damaged
         } else {
-            let behind = self.part.plan.behind(file);
-            got.of(file, behind).verdict(file, expected.as_ref())
+            let plan = self.part.plan;
+            got.of(file, |owner| plan.is_own(file, owner))
+                .verdict(file, expected.as_ref())
         };
         Finding {
             file,
