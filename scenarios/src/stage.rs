@@ -115,7 +115,7 @@ pub struct ReleaseArgs {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Only {
-    /// Globs of the drivers; none: all.
+    /// Globs of the drivers, with a `!` before those not meant; none: all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drivers: Vec<String>,
     /// Globs of the targets; none: all.
@@ -132,7 +132,10 @@ impl Only {
     /// Whether a target, served by a driver of a kernel, is meant.
     pub fn holds(&self, target: &str, driver: &str, kernel: &str) -> bool {
         let fits = |globs: &[String], word| {
-            globs.is_empty() || globs.iter().any(|g| matches_glob(g, word))
+            let mut but = globs.iter().filter_map(|g| g.strip_prefix('!'));
+            let mut these = globs.iter().filter(|g| !g.starts_with('!')).peekable();
+            !but.any(|g| matches_glob(g, word))
+                && (these.peek().is_none() || these.any(|g| matches_glob(g, word)))
         };
         fits(&self.drivers, driver) && fits(&self.targets, target) && self.kernels.contain(kernel)
     }
@@ -250,6 +253,10 @@ mod tests {
         assert!(!only.holds("ext4", "ext4", "6.12.1") && !only.holds("xfs", "xfs", "5.10.0"));
         let only: Only = serde_yaml::from_str("{targets: [\"ext4:*\"], why: w}").unwrap();
         assert!(only.holds("ext4:1k", "ext4", "6.12.1") && !only.holds("ext4", "ext4", "6.12.1"));
+        let only: Only =
+            serde_yaml::from_str("{drivers: [\"!gfs2\", \"!ocfs*\"], why: w}").unwrap();
+        let holds = |driver| only.holds("x", driver, "6.12.1");
+        assert!(holds("ext4") && !holds("gfs2") && !holds("ocfs2"));
     }
 
     #[test]

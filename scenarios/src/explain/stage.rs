@@ -8,9 +8,12 @@ use crate::{Actor, Does, During, Held, Kernels, OnRange, Op, Scenario, Step};
 /// The steps, numbered, in the order in which they are taken.
 pub(super) fn steps(out: &mut String, s: &Scenario) {
     if let Some(only) = &s.only {
-        let mut text = "Only".to_owned();
-        if !only.drivers.is_empty() {
-            _ = write!(text, " on {}", only.drivers.join(" and "));
+        let globs = only.drivers.iter().chain(&only.targets).map(String::as_str);
+        let (but, these): (Vec<&str>, Vec<&str>) = globs.partition(|g| g.starts_with('!'));
+        let mut text = if but.is_empty() { "Only" } else { "Not" }.to_owned();
+        if !only.drivers.is_empty() || !only.targets.is_empty() {
+            let names: Vec<&str> = but.iter().map(|g| &g[1..]).chain(these).collect();
+            _ = write!(text, " on {}", names.join(" and "));
         }
         bounds(&mut text, only.kernels);
         paragraph(out, "    ", &format!("{text}: {}", only.why));
