@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use round::{Applied, Counted};
 
 use punchbench_results::{FillerEvidence, Floor, Phase, Verdict, Via};
-use punchbench_scenarios::{Op, Role};
+use punchbench_scenarios::{EvidenceSpec, Op, Role};
 use punchbench_sys::{futex, process};
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
@@ -67,6 +67,8 @@ pub struct Part<'a> {
     pub most: Option<Duration>,
     /// The evidence that `safe` needs.
     pub floor: Floor,
+    /// And what it needs of the leader's outcomes.
+    pub needs: &'a EvidenceSpec,
     /// Seeds its delays.
     pub seed: u64,
 }
@@ -394,7 +396,7 @@ impl<'a> Racer<'a> {
     /// How many rounds the leader wants next; 0 when the trial's limits are reached.
     fn rounds_now(&self, round: u64) -> u64 {
         let plan = self.part.plan;
-        let time = if self.part.board.exercised(self.part.floor) {
+        let time = if self.part.board.exercised(self.part.floor) && !self.rare() {
             self.part.time
         } else {
             self.part.most.max(self.part.time)
@@ -409,6 +411,15 @@ impl<'a> Racer<'a> {
         } else {
             plan.batch.min(plan.rounds - round).min(left)
         }
+    }
+
+    /// Whether an outcome that the scenario needs came up too rarely so far.
+    fn rare(&self) -> bool {
+        self.part.needs.outcomes.iter().any(|(name, percent)| {
+            let at = Counted::NAMES.iter().position(|n| *n == name);
+            let got = at.map_or(0, |at| self.outcomes[at]);
+            got * 100 < self.raced * u64::from(*percent)
+        })
     }
 
     /// A bit for each of these rounds (at most 64) that has any of `these` pages of its chunk, counted from

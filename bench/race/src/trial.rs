@@ -28,6 +28,7 @@ use crate::host::{Crew, Host};
 use crate::message::{Finding, Message};
 use crate::plan::{Plan, PlanError};
 use crate::stamp::{GENERATION_BITS, Stamps};
+use crate::verdict::rare;
 use crate::verify::Verifier;
 use crate::{Call, DirectIo, FileId, Stage, Subject, SubjectError, Subjects};
 
@@ -221,6 +222,7 @@ fn run(
             time: spec.limits.time,
             most: spec.limits.most,
             floor: spec.scenario.floor(),
+            needs: &spec.scenario.evidence,
             seed: spec.seed,
         }
     };
@@ -441,7 +443,9 @@ impl<'a> Lead<'a> {
 
     fn over(&self) -> bool {
         let limits = &self.spec.limits;
-        let enough = self.board.exercised(self.spec.scenario.floor());
+        let scenario = &self.spec.scenario;
+        let enough = self.board.exercised(scenario.floor())
+            && rare(&self.evidence, &scenario.evidence).is_none();
         let time = if enough {
             limits.time
         } else {

@@ -91,16 +91,21 @@ fn lacking(
             ));
         }
     }
-    for (outcome, percent) in spec.outcomes.iter() {
+    rare(evidence, spec)
+        .or_else(|| reused_or_evicted(evidence, floor.reused_blocks, cache_is_store))
+}
+
+/// The outcome that came up too rarely, if one did.
+pub(crate) fn rare(evidence: &Evidence, spec: &EvidenceSpec) -> Option<String> {
+    spec.outcomes.iter().find_map(|(outcome, percent)| {
         let got = evidence.outcomes.get(outcome).copied().unwrap_or(0);
-        if got * 100 < evidence.rounds * u64::from(*percent) {
-            return Some(format!(
+        (got * 100 < evidence.rounds * u64::from(*percent)).then(|| {
+            format!(
                 "{got} of {} rounds ended in {outcome}; {percent} % are needed",
                 evidence.rounds
-            ));
-        }
-    }
-    reused_or_evicted(evidence, floor.reused_blocks, cache_is_store)
+            )
+        })
+    })
 }
 
 /// What `safe` lacks of what is looked at once the race is over.
