@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use anyhow::Context;
 use punchbench_fs::Target as Mounted;
+use punchbench_fs::image::NO_ROOM;
 use punchbench_guest::init::RECORDS_PATH;
 use punchbench_guest::{GuestError, GuestRun, Kernel, News};
-use punchbench_results::Record;
 use punchbench_results::record::trial_on;
+use punchbench_results::{Record, Verdict};
 
 use crate::blank;
 use crate::cli::{self, RunArgs};
-use crate::guest_end::{not_recorded, outcome_lines, ran_something, replay_on};
+use crate::guest_end::{more_memory, not_recorded, outcome_lines, ran_something, replay_on};
 use crate::guest_gaps::Gaps;
 use crate::plan::{self, Racing, Trial};
 
@@ -156,6 +157,12 @@ impl Job<'_> {
         if let Ok(target) = Mounted::parse(&record.target) {
             gaps.judge(&target, &mut record);
             blank::judge_expectation(&mut record);
+        }
+        if record.verdict == Verdict::Error && record.reason.starts_with(NO_ROOM) {
+            record.hint = Some(format!(
+                "the guest's memory holds the image: {}",
+                more_memory(self.args.memory)
+            ));
         }
         // Where the scenario is a file, the guest has it elsewhere.
         let planned = self.plan.iter().position(|trial| trial.id == record.trial);

@@ -29,6 +29,11 @@ pub fn replay_on(replay: &str, kernel: &str, memory: u32) -> String {
     format!("{replay} --kernel {}{memory}", quoted(kernel))
 }
 
+/// What helps a guest with too little memory, in MiB.
+pub fn more_memory(memory: u32) -> String {
+    format!("give it more, such as --memory {}", 2 * memory)
+}
+
 /// What is worth knowing of a guest beside its records.
 pub fn outcome_lines(outcome: &GuestOutcome) -> Vec<String> {
     let mut lines = Vec::new();
@@ -79,7 +84,7 @@ pub fn not_recorded(
                 record.reason.push_str(&format!(
                     "; its {memory} MiB of memory were not enough for it"
                 ));
-                record.hint = Some(format!("give it more, such as --memory {}", 2 * memory));
+                record.hint = Some(more_memory(memory));
             }
             if let (Some(release), Some(version)) = (&outcome.release, &outcome.version) {
                 // The same as in the records that came: else it would stand in a table of its own.

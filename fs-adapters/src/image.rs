@@ -25,6 +25,9 @@ const DISK_RESERVE: u64 = 64 << 20;
 /// What an image's size is a multiple of, and is stamped by.
 pub(crate) const STEP: usize = 1 << 20;
 
+/// How the error begins that tells of a lack of room.
+pub const NO_ROOM: &str = "no room for an image";
+
 /// Gives the background: the bytes of a stretch of the device that starts at an offset.
 pub type Background<'a> = &'a dyn Fn(u64, &mut [u8]);
 
@@ -44,7 +47,8 @@ pub struct Image {
 pub enum ImageError {
     /// Nowhere enough room.
     #[error(
-        "no room for an image of {need_mib} MiB: {tried}; free some, or name a directory with --image-dir"
+        "{} of {need_mib} MiB: {tried}; free some, or name a directory with --image-dir",
+        NO_ROOM
     )]
     NoRoom {
         /// What is needed.
