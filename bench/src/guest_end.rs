@@ -20,6 +20,13 @@ pub fn ran_something(outcome: &Result<GuestOutcome, GuestError>) -> bool {
     })
 }
 
+/// Whether the guest was given up before it had said anything.
+pub fn did_not_boot(outcome: &Result<GuestOutcome, GuestError>) -> bool {
+    outcome
+        .as_ref()
+        .is_ok_and(|o| o.ready.is_none() && matches!(o.end, GuestEnd::Hung { .. }))
+}
+
 /// A trial's own command, on that kernel.
 pub fn replay_on(replay: &str, kernel: &str, memory: u32) -> String {
     let memory = match memory {
@@ -232,6 +239,14 @@ mod tests {
         assert!(!ran_something(&Err(GuestError::GuestSetup(
             "no".to_owned()
         ))));
+    }
+
+    #[test]
+    fn only_a_guest_that_said_nothing_is_booted_again() {
+        let hung = GuestEnd::Hung { silent: false };
+        assert!(did_not_boot(&Ok(outcome(hung.clone(), false, 0))));
+        assert!(!did_not_boot(&Ok(outcome(hung, true, 0))));
+        assert!(!did_not_boot(&Ok(outcome(GuestEnd::Panic, false, 0))));
     }
 
     #[test]
