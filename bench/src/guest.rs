@@ -94,12 +94,12 @@ pub struct Job<'a> {
 
 impl Job<'_> {
     /// Runs what is open, in as many guests as it takes, until `stop` can be read. It tells all that happens; once
-    /// nobody listens, no other guest is started.
+    /// nobody listens, no other guest is started. Whether other jobs should be.
     pub fn run(
         mut self,
         stop: BorrowedFd,
         tell: &mut dyn FnMut(Told) -> bool,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<bool> {
         let line = format!("kernel {}: {}", self.name, self.kernel.release);
         let mut heard =
             tell(Told::Line(line)) && tell(Told::Skip(self.plan.len() - self.open().len()));
@@ -107,8 +107,9 @@ impl Job<'_> {
         while let Some(&from) = self.open().first()
             && heard
         {
+            let again = if boots_left < BOOTS { "-again" } else { "" };
             let log = self.dir.join(format!(
-                "console-{}-{from:04}.log",
+                "console-{}-{from:04}{again}.log",
                 self.name.replace(['/', ':'], "-")
             ));
             let guest = guest(self.args, &self.kernel, self.plan, from, &log, self.seed)?;
@@ -133,7 +134,7 @@ impl Job<'_> {
                         tell(Told::Line(format!("{}: {line}", self.name)));
                     }
                 }
-                Err(GuestError::Interrupted) => return Ok(()),
+                Err(GuestError::Interrupted) => return Ok(false),
                 Err(_) => {}
             }
             boots_left -= 1;
@@ -160,7 +161,7 @@ impl Job<'_> {
                 heard &= tell(Told::Record(Box::new(record)));
             }
         }
-        Ok(())
+        Ok(heard)
     }
 
     /// Positions of trials without a record.

@@ -105,10 +105,10 @@ fn side_by_side(
             let tell = tell.clone();
             scope.spawn(move || {
                 while let Some(job) = next() {
-                    let ended = job.run(stop, &mut |told| tell.send(Ok(told)).is_ok());
-                    if let Err(error) = ended
-                        && tell.send(Err(error)).is_err()
-                    {
+                    let on = job
+                        .run(stop, &mut |told| tell.send(Ok(told)).is_ok())
+                        .or_else(|error| tell.send(Err(error)).map(|()| true));
+                    if !on.unwrap_or(false) {
                         return;
                     }
                 }

@@ -373,13 +373,16 @@ impl<'a> Lead<'a> {
                 false => error,
             }
         });
+        if let Err(RaceError::Undropped) = &ended {
+            // All else that was found stands.
+            self.violations.retain(|v| v.verdict != Verdict::Stale);
+        }
         if self.plan.fills_up {
             // What comes after needs some room.
             self.stage.fill_up(false)?;
         }
         match ended {
             Ok(contents) => Ok(self.report(contents)),
-            Err(RaceError::Undropped) => Err(RaceError::Undropped),
             // What was found and confirmed stands, however the race ended.
             Err(error) if !self.violations.is_empty() => {
                 let note = format!("the race ended early: {error}");

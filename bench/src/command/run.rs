@@ -177,7 +177,8 @@ fn report(args: &RunArgs, out: &OutDir, end: End, required: &[Target]) -> anyhow
     }
     Ok(match end {
         End::Interrupted(signal) => {
-            let left = out.plan.len().saturating_sub(records.len());
+            let planned = out.plan.len() * args.kernel.len().max(1);
+            let left = planned.saturating_sub(records.len());
             eprintln!(
                 "ended by {signal}: {left} trials were not run; `--out {}` with the same options goes on",
                 out.path.display()
