@@ -10,6 +10,7 @@ use crate::adapters::{
     bdev, btrfs, dir, ext2, ext3, ext4, f2fs, fuse, gfs2, ocfs2, overlay, tmpfs, xfs, zonefs,
 };
 use crate::fsck::FsckResult;
+use crate::hold::Holder;
 use crate::pmem;
 use crate::profile::{BASE, Profile, ProfileError, Seen};
 use crate::reuse::Reuse;
@@ -120,6 +121,11 @@ pub trait FixedFile: Debug {
 
     /// What it is, in words for the record.
     fn about(&self) -> String;
+
+    /// What holds chosen I/O of the device, by the file's own offsets, if it was set up so.
+    fn holder(&self) -> Option<&dyn Holder> {
+        None
+    }
 }
 
 /// A mount over a directory.

@@ -4,7 +4,8 @@
 //!
 //! The images lie on a disk where there is room on one: over tmpfs, which has no FALLOC_FL_ZERO_RANGE, the
 //! block layer gives punching up for a loop device once a range of it was to be zeroed
-//! (blkdev_issue_zeroout and BLKDEV_ZERO_NOFALLBACK, block/blk-lib.c).
+//! (blkdev_issue_zeroout and BLKDEV_ZERO_NOFALLBACK, block/blk-lib.c). Where I/O is to be held, a server of
+//! ours lies between the two; it takes no FALLOCATE, so there zeros are written, and writes can be held.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,16 +13,19 @@ use std::os::linux::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{Mode, SFlag, mknod};
-use punchbench_sys::loopdev::{LoopDevice, LoopError};
+use punchbench_sys::loopdev::LoopDevice;
 
 use crate::adapter::FixedFile;
+use crate::hold::{Holder, ImageServer};
 use crate::image::{self, ImageError, Prefer};
-use crate::set_up::{SetUp, SetUpError};
+use crate::set_up::{SetUp, SetUpError, attach};
 
 /// One file's device; detached on drop.
 #[derive(Debug)]
 pub(crate) struct DeviceFile {
     device: LoopDevice,
+    /// Between the device and the image, to hold I/O; ends when the device has gone.
+    server: Option<ImageServer>,
     _image: File,
     /// Where the image is, in words for the record.
     place: String,
@@ -35,8 +39,6 @@ pub(crate) struct DeviceFile {
 pub(crate) enum DeviceFileError {
     #[error(transparent)]
     Image(#[from] ImageError),
-    #[error(transparent)]
-    Loop(#[from] LoopError),
     #[error("cannot {what} for a loop device: {error}")]
     Io {
         what: &'static str,
@@ -46,17 +48,13 @@ pub(crate) enum DeviceFileError {
 
 impl DeviceFile {
     /// Makes `name` in `dir` a block device of exactly `size` bytes.
-    pub fn create(
-        dir: &Path,
-        name: &str,
-        size: u64,
-        env: &SetUp<'_>,
-    ) -> Result<Self, DeviceFileError> {
+    pub fn create(dir: &Path, name: &str, size: u64, env: &SetUp<'_>) -> Result<Self, SetUpError> {
         let io = |what| move |error| DeviceFileError::Io { what, error };
         let whole = size.next_multiple_of(image::STEP as u64);
-        let image = image::create(env.image_dir, Prefer::Disk, whole, whole, env.background)?;
+        let image = image::create(env.image_dir, Prefer::Disk, whole, whole, env.background)
+            .map_err(DeviceFileError::from)?;
         image.file.set_len(size).map_err(io("cut an image"))?;
-        let device = LoopDevice::attach_to_new(&image.file, &env.tag.to_string(), false, dir)?;
+        let (device, server) = attach(&image.file, env, dir)?;
         let number = fs::metadata(device.path())
             .map_err(io("find the node"))?
             .st_rdev();
@@ -66,6 +64,7 @@ impl DeviceFile {
             .map_err(|error| io("make a node")(error.into()))?;
         Ok(DeviceFile {
             device,
+            server,
             _image: image.file,
             place: image.place,
             size,
@@ -81,6 +80,10 @@ impl FixedFile for DeviceFile {
 
     fn size(&self) -> u64 {
         self.size
+    }
+
+    fn holder(&self) -> Option<&dyn Holder> {
+        self.server.as_ref().map(|server| server as &dyn Holder)
     }
 
     fn about(&self) -> String {
@@ -99,11 +102,6 @@ impl Drop for DeviceFile {
 
 impl From<DeviceFileError> for SetUpError {
     fn from(error: DeviceFileError) -> Self {
-        match error {
-            DeviceFileError::Loop(error) => error.into(),
-            DeviceFileError::Image(_) | DeviceFileError::Io { .. } => {
-                SetUpError::Error(error.to_string())
-            }
-        }
+        SetUpError::Error(error.to_string())
     }
 }

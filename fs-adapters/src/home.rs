@@ -74,7 +74,12 @@ impl Home {
                 (None, None) => None,
             },
             Home::Layer(below) => below.home().holder(),
-            Home::Device { .. } | Home::Fixed(_) | Home::Memory | Home::Directory => None,
+            // Of several devices, a place would have to say on which it is.
+            Home::Fixed(files) => match &files[..] {
+                [one] => one.holder(),
+                _ => None,
+            },
+            Home::Device { .. } | Home::Memory | Home::Directory => None,
         }
     }
 

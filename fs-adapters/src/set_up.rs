@@ -354,6 +354,33 @@ pub(crate) fn own_directory(tag: &Tag, parent: &Path) -> Result<TempDir, SetUpEr
     )))
 }
 
+/// A loop device over an image, with a server between the two where I/O is to be held. The server is to be
+/// dropped after the device.
+pub(crate) fn attach(
+    image: &File,
+    env: &SetUp<'_>,
+    nodes: &Path,
+) -> Result<(LoopDevice, Option<ImageServer>), SetUpError> {
+    let tag = env.tag.to_string();
+    if env.hold != Some(HolderKind::ImageServer) {
+        let device = LoopDevice::attach_to_new(image, &tag, false, nodes)?;
+        return Ok((device, None));
+    }
+    let (server, file) = ImageServer::start(image, env.tag, env.work_dir)?;
+    let device = LoopDevice::attach_to_new(&file, &tag, true, nodes)?;
+    // Through its page cache, requests would reach the server late or never.
+    if !device
+        .has_direct_io()
+        .map_err(SetUpError::io("ask for the loop device's mode"))?
+    {
+        return Err(SetUpError::Error(format!(
+            "{} does not read its served image directly, so nothing could be held",
+            device.name()
+        )));
+    }
+    Ok((device, Some(server)))
+}
+
 fn loop_device(
     on_device: &dyn OnDevice,
     env: &SetUp<'_>,
@@ -369,25 +396,7 @@ fn loop_device(
     .map_err(|error| SetUpError::Error(error.to_string()))?;
     facts.push(format!("image: {}", image.place));
     let nodes = own_directory(env.tag, env.work_dir)?;
-    let tag = env.tag.to_string();
-    let (device, server) = if env.hold == Some(HolderKind::ImageServer) {
-        let (server, file) = ImageServer::start(&image.file, env.tag, env.work_dir)?;
-        let device = LoopDevice::attach_to_new(&file, &tag, true, nodes.path())?;
-        // Through its page cache, requests would reach the server late or never.
-        if !device
-            .has_direct_io()
-            .map_err(SetUpError::io("ask for the loop device's mode"))?
-        {
-            return Err(SetUpError::Error(format!(
-                "{} does not read its served image directly, so nothing could be held",
-                device.name()
-            )));
-        }
-        (device, Some(server))
-    } else {
-        let device = LoopDevice::attach_to_new(&image.file, &tag, false, nodes.path())?;
-        (device, None)
-    };
+    let (device, server) = attach(&image.file, env, nodes.path())?;
     let discard = DiscardOff::of_loop(&device.name(), facts)?;
     let delay = match env.hold {
         Some(HolderKind::DmDelay) => {

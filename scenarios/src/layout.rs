@@ -164,7 +164,8 @@ impl Op {
 
     /// Whether it may bring pages into the page cache: what fills, and what dirties through it.
     pub fn brings_in(&self) -> bool {
-        self.fills() || self.dirties()
+        let beside = matches!(self, Op::Write(a) if a.direct);
+        self.fills() || self.dirties() && !beside
     }
 
     /// Whether it can instantiate pages in the page cache, or as FIEMAP the filesystem's cached mapping,

@@ -441,4 +441,20 @@ mod tests {
             assert!(!plan.is_own(source, stamp(target, began)));
         }
     }
+
+    #[test]
+    fn what_is_resident_after_a_direct_write_was_brought_in_by_the_filler() {
+        let geometry = Geometry {
+            page: 4096,
+            block: 4096,
+        };
+        let alone = |name| {
+            let scenario = punchbench_scenarios::find(name).remove(0);
+            Plan::new(&scenario, geometry).unwrap().actors[1]
+                .alone
+                .clone()
+        };
+        assert_eq!(alone("direct-write-while-readahead"), [0]);
+        assert_eq!(alone("punch-while-readahead"), [0]);
+    }
 }

@@ -210,6 +210,14 @@ const TABLE: &[Row] = &[
         until: LAST,
         frames: &["gfs2_glock_wait"],
     },
+    // i_rwsem, since c0e473a0d226 (6.15), which older kernels have taken over: whoever runs is not blocked.
+    Row {
+        of: Of::Only(&["bdev"]),
+        ways: &[Way::Read],
+        from: FIRST,
+        until: LAST,
+        frames: &["blkdev_read_iter"],
+    },
     // Its wait queue against livelock.
     Row {
         of: Of::Only(&["tmpfs"]),
@@ -289,6 +297,14 @@ mod tests {
         assert!(accepted(Way::Fiemap, K6_12, "ext4").is_empty());
         assert_eq!(accepted(Way::Fiemap, K6_18, "ext4"), ["ext4_fiemap"]);
         assert_eq!(accepted(Way::Fiemap, K5_10, "xfs"), ["xfs_ilock"]);
+    }
+
+    #[test]
+    fn a_read_of_a_block_device_waits_for_the_inode_lock_and_a_fault_does_not() {
+        assert_eq!(accepted(Way::Read, K5_10, "bdev"), ["blkdev_read_iter"]);
+        assert!(accepted(Way::Read, K7_2, "bdev").contains(&"blkdev_read_iter"));
+        assert!(!accepted(Way::Fault, K7_2, "bdev").contains(&"blkdev_read_iter"));
+        assert!(!accepted(Way::Read, K7_2, "ext4").contains(&"blkdev_read_iter"));
     }
 
     #[test]

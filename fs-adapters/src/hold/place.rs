@@ -46,6 +46,11 @@ pub fn of_file(
     file: &File,
     range: Range<u64>,
 ) -> Result<Vec<Range<u64>>, PlaceError> {
+    if matches!(mounted.target().adapter.store(), Store::Fixed(_)) {
+        // A file that is a device.
+        file.sync_all().map_err(failed("fsync"))?;
+        return Ok(vec![range]);
+    }
     match mounted.geometry().addresses {
         Addresses::Device => {
             let found = extents(file.as_fd(), range).map_err(failed("ask FIEMAP"))?;

@@ -13,6 +13,8 @@ const EINTR: i32 = Errno::EINTR as i32;
 const EAGAIN: i32 = Errno::EAGAIN as i32;
 /// The leader looks which chunks are absent from the page cache every so many rounds, before the gate.
 const SAMPLE: u64 = 16;
+/// The longest that anybody holds back after the gate.
+const MOST_NS: u64 = 1_000_000;
 const EFAULT: i32 = Errno::EFAULT as i32;
 const ENOSPC: i32 = Errno::ENOSPC as i32;
 
@@ -145,14 +147,25 @@ impl Racer<'_> {
         let draw = self.random.next_u64();
         self.leader_waits = draw.is_multiple_of(2);
         let board = self.part.board;
-        let most = match (self.leads(), self.leader_waits) {
-            (true, true) => board.once_ns().load(SeqCst) / 4 * 3,
+        let call = board.call_ns().load(SeqCst);
+        let range = match (self.leads(), self.leader_waits) {
+            (true, true) => 0..board.once_ns().load(SeqCst) / 4 * 3,
             (false, false) if once(&self.part.plan.actors[self.part.me]) => {
-                board.call_ns().load(SeqCst) / 3
+                // The estimate is the shortest call rather than the usual one.
+                let late = call / 4 * 3..call / 2 * 3;
+                if self.too_early() { late } else { 0..call / 3 }
             }
-            _ => 0,
+            _ => 0..0,
         };
-        (draw >> 1) % (most.min(1_000_000) + 1)
+        let (least, most) = (range.start.min(MOST_NS), range.end.min(MOST_NS));
+        least + (draw >> 1) % (most - least + 1)
+    }
+
+    /// Whether hardly anything of what was filled during the call has stayed: where the pages are dropped as the
+    /// last thing, outside any lock (`fuse_file_fallocate`), only who comes late really fills.
+    fn too_early(&self) -> bool {
+        let kept = self.evidence.filled.unwrap_or(u64::MAX);
+        kept < self.evidence.overlapped / 10
     }
 
     /// The leader's calls.
