@@ -57,9 +57,8 @@ fn racy_cells_of_5_10() {
                 // Files without extents cannot.
                 Op::ZeroRange(_) => !matches!(target, "ext3" | "ext2"),
                 // f2fs truncates the page cache a second time.
-                Op::CollapseRange(_) | Op::InsertRange(_) | Op::SwapBoot(_) => {
-                    target.starts_with("ext4")
-                }
+                Op::CollapseRange(_) | Op::InsertRange(_) => target.starts_with("ext4"),
+                Op::SwapBoot(_) => driver == "ext4",
                 _ => false,
             };
             let ruled_out = |only: &Only| !only.holds(target, driver, BULLSEYE);
@@ -71,6 +70,13 @@ fn racy_cells_of_5_10() {
                 assert!(issue.is_some_and(|i| i.verdicts.contains(&Verdict::Lost)));
                 assert_eq!(match_issue(name, target, driver, BOOKWORM), issue);
                 assert_eq!(match_issue(name, target, driver, TRIXIE), None);
+                continue;
+            }
+            // An oops, where delayed allocation does not have the flag ignored; up to 6.12.
+            if name == "journal-data-while-store" && ["ext3", "ext4:1k"].contains(&target) {
+                assert!(issue.is_some_and(|i| i.verdicts.contains(&Verdict::Hung)));
+                assert_eq!(match_issue(name, target, driver, TRIXIE), issue);
+                assert_eq!(match_issue(name, target, driver, "6.16.0"), None);
                 continue;
             }
             let racy = there && fills_unlocked(&s, target, driver);

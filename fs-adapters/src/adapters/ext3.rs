@@ -3,9 +3,20 @@
 use super::{MIB, mke2fs};
 use crate::adapter::{Adapter, MkfsPlan, OnDevice, Store};
 use crate::fsck::FsckResult;
-use crate::profile::Profile;
+use crate::profile::{BASE, Profile};
 use crate::reuse::{Reuse, ReusePlan};
 use crate::tools::{E2FSCK, MKE2FS, Tool, ToolOutput};
+
+const PROFILES: &[Profile] = &[
+    BASE,
+    Profile {
+        name: "1k",
+        about: "1 KiB blocks: several to a page, so a page can be partly freed",
+        block: 1024,
+        unit: 1024,
+        ..BASE
+    },
+];
 
 /// The adapter.
 #[derive(Debug)]
@@ -14,6 +25,10 @@ pub struct Ext3;
 impl Adapter for Ext3 {
     fn name(&self) -> &'static str {
         "ext3"
+    }
+
+    fn profiles(&self) -> &'static [Profile] {
+        PROFILES
     }
 
     fn drivers(&self) -> &'static [&'static str] {

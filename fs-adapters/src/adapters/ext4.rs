@@ -63,6 +63,12 @@ const PROFILES: &[Profile] = &[
         ..BASE
     },
     Profile {
+        name: "lazytime",
+        about: "nodelalloc, and timestamps stay in memory: a store into a page starts no transaction for them",
+        mount: &["nodelalloc", "lazytime"],
+        ..BASE
+    },
+    Profile {
         name: "dax",
         about: "on persistent memory, mapped without a page cache: what is raced are the mappings",
         mount: &["dax=always"],
