@@ -17,7 +17,8 @@ use punchbench_results::{Record, Verdict};
 use crate::blank;
 use crate::cli::{self, RunArgs};
 use crate::guest_end::{
-    did_not_boot, more_memory, not_recorded, outcome_lines, ran_something, replay_on,
+    did_not_boot, ended_by_itself, more_memory, not_recorded, outcome_lines, ran_something,
+    replay_on,
 };
 use crate::guest_gaps::Gaps;
 use crate::plan::{self, Racing, Trial};
@@ -25,8 +26,8 @@ use crate::plan::{self, Racing, Trial};
 /// CPUs: one for the invalidator, one for the fillers.
 pub const CPUS: u32 = 2;
 
-/// How often a guest is booted that says nothing: emulated machines have been seen to stop on the way, once in
-/// many. Nothing was raced then, so nothing is hidden.
+/// How often a guest is booted that does not come up: emulated machines have been seen to stop on the way, or to
+/// panic, once in many. Nothing was raced then, so nothing is hidden.
 const BOOTS: u32 = 2;
 
 /// What a filesystem that wants persistent memory gets of it: the usual image, and mkfs.xfs's least.
@@ -114,12 +115,15 @@ impl Job<'_> {
             ));
             let guest = guest(self.args, &self.kernel, self.plan, from, &log, self.seed)?;
             let mut gaps = Gaps::of(&self.kernel);
-            let mut broken = None;
+            let (mut broken, mut hung) = (None, false);
             let outcome = guest.run_until(Some(stop), &mut |news| {
                 gaps.note(&news);
                 if let News::Record(line) = news {
                     match self.take_in(line, &gaps) {
-                        Ok(Some(record)) => heard &= tell(Told::Record(Box::new(record))),
+                        Ok(Some(record)) => {
+                            hung = record.verdict == Verdict::Hung;
+                            heard &= tell(Told::Record(Box::new(record)));
+                        }
                         Ok(None) => {}
                         Err(error) => drop(broken.get_or_insert(error)),
                     }
@@ -139,14 +143,14 @@ impl Job<'_> {
             }
             boots_left -= 1;
             if did_not_boot(&outcome) && boots_left > 0 {
-                let line = format!(
-                    "{}: did not boot in time, and is booted once more",
-                    self.name
-                );
+                let line = format!("{}: did not boot, and is booted once more", self.name);
                 heard &= tell(Told::Line(line));
                 continue;
             }
             boots_left = BOOTS;
+            if hung && ended_by_itself(&outcome) {
+                continue;
+            }
             // Whatever was first without a record is what the guest ended in. Where nothing ran at all, nothing
             // would the next time.
             let lost = if ran_something(&outcome) {

@@ -20,11 +20,19 @@ pub fn ran_something(outcome: &Result<GuestOutcome, GuestError>) -> bool {
     })
 }
 
-/// Whether the guest was given up before it had said anything.
+/// Whether the guest stopped, or panicked, before it had said anything.
 pub fn did_not_boot(outcome: &Result<GuestOutcome, GuestError>) -> bool {
+    let stopped = |end: &GuestEnd| matches!(end, GuestEnd::Hung { .. } | GuestEnd::Panic);
     outcome
         .as_ref()
-        .is_ok_and(|o| o.ready.is_none() && matches!(o.end, GuestEnd::Hung { .. }))
+        .is_ok_and(|o| o.ready.is_none() && stopped(&o.end))
+}
+
+/// Whether the program in the guest ended, and with it the guest: after the last trial, or one that hung.
+pub fn ended_by_itself(outcome: &Result<GuestOutcome, GuestError>) -> bool {
+    outcome
+        .as_ref()
+        .is_ok_and(|o| matches!(o.end, GuestEnd::Done { .. }))
 }
 
 /// A trial's own command, on that kernel.
@@ -243,10 +251,17 @@ mod tests {
 
     #[test]
     fn only_a_guest_that_said_nothing_is_booted_again() {
+        assert!(ended_by_itself(&Ok(outcome(
+            GuestEnd::Done { exit: 1 },
+            true,
+            3
+        ))));
+        assert!(!ended_by_itself(&Ok(outcome(GuestEnd::Panic, true, 3))));
         let hung = GuestEnd::Hung { silent: false };
         assert!(did_not_boot(&Ok(outcome(hung.clone(), false, 0))));
         assert!(!did_not_boot(&Ok(outcome(hung, true, 0))));
-        assert!(!did_not_boot(&Ok(outcome(GuestEnd::Panic, false, 0))));
+        assert!(did_not_boot(&Ok(outcome(GuestEnd::Panic, false, 0))));
+        assert!(!did_not_boot(&Ok(outcome(GuestEnd::Panic, true, 0))));
     }
 
     #[test]

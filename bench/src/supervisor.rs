@@ -154,7 +154,12 @@ pub fn run(
                 cannot.learn(what, &record);
             }
             reporter.finished(&record);
+            let hung = record.verdict == Verdict::Hung;
             keep(record)?;
+            if hung && args.records_to.is_some() {
+                // In a guest, which goes with all that stays behind; the rest of the plan gets another.
+                return Ok(End::Finished);
+            }
         }
     }
 }
