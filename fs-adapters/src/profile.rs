@@ -40,6 +40,15 @@ pub const BASE: Profile = Profile {
     mount: &[],
 };
 
+/// Blocks smaller than a page.
+pub const ONE_K: Profile = Profile {
+    name: "1k",
+    about: "1 KiB blocks: several to a page, so a page can be partly freed",
+    block: 1024,
+    unit: 1024,
+    ..BASE
+};
+
 impl Profile {
     /// Whether it is mounted so that files are mapped straight from persistent memory.
     pub fn is_dax(&self) -> bool {

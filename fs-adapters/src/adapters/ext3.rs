@@ -3,20 +3,11 @@
 use super::{MIB, mke2fs};
 use crate::adapter::{Adapter, MkfsPlan, OnDevice, Store};
 use crate::fsck::FsckResult;
-use crate::profile::{BASE, Profile};
+use crate::profile::{BASE, ONE_K, Profile};
 use crate::reuse::{Reuse, ReusePlan};
 use crate::tools::{E2FSCK, MKE2FS, Tool, ToolOutput};
 
-const PROFILES: &[Profile] = &[
-    BASE,
-    Profile {
-        name: "1k",
-        about: "1 KiB blocks: several to a page, so a page can be partly freed",
-        block: 1024,
-        unit: 1024,
-        ..BASE
-    },
-];
+const PROFILES: &[Profile] = &[BASE, ONE_K];
 
 /// The adapter.
 #[derive(Debug)]

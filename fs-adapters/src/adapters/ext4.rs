@@ -8,19 +8,13 @@ use punchbench_sys::inode;
 use super::{MIB, mke2fs};
 use crate::adapter::{Adapter, Addresses, MkfsPlan, OnDevice, ReadDevice, Store, head};
 use crate::fsck::FsckResult;
-use crate::profile::{BASE, Profile, ProfileError, Seen};
+use crate::profile::{BASE, ONE_K, Profile, ProfileError, Seen};
 use crate::reuse::{Reuse, ReusePlan};
 use crate::tools::{E2FSCK, MKE2FS, Tool, ToolOutput};
 
 const PROFILES: &[Profile] = &[
     BASE,
-    Profile {
-        name: "1k",
-        about: "1 KiB blocks: several to a page, so a page can be partly freed",
-        block: 1024,
-        unit: 1024,
-        ..BASE
-    },
+    ONE_K,
     Profile {
         name: "journal",
         about: "data=journal: data goes through the journal, and O_DIRECT through the page cache",

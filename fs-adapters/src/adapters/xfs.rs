@@ -6,20 +6,14 @@ use std::ops::Range;
 use super::MIB;
 use crate::adapter::{Adapter, MkfsPlan, OnDevice, ReadDevice, Store, head};
 use crate::fsck::FsckResult;
-use crate::profile::{BASE, Profile, ProfileError, Seen};
+use crate::profile::{BASE, ONE_K, Profile, ProfileError, Seen};
 use crate::reuse::{Reuse, ReusePlan};
 use crate::set_up::SetUpError;
 use crate::tools::{MKFS_XFS, Tool, ToolOutput, Version, XFS_REPAIR};
 
 const PROFILES: &[Profile] = &[
     BASE,
-    Profile {
-        name: "1k",
-        about: "1 KiB blocks: several to a page, so a page can be partly freed",
-        block: 1024,
-        unit: 1024,
-        ..BASE
-    },
+    ONE_K,
     Profile {
         name: "noreflink",
         about: "no shared extents: writes never copy first, and there is no clone or dedupe",
