@@ -17,8 +17,7 @@ use punchbench_results::{Record, Verdict};
 use crate::blank;
 use crate::cli::{self, RunArgs};
 use crate::guest_end::{
-    did_not_boot, ended_by_itself, more_memory, not_recorded, outcome_lines, ran_something,
-    replay_on,
+    did_not_boot, more_memory, not_recorded, outcome_lines, ran_something, replay_on,
 };
 use crate::guest_gaps::Gaps;
 use crate::plan::{self, Racing, Trial};
@@ -148,7 +147,8 @@ impl Job<'_> {
                 continue;
             }
             boots_left = BOOTS;
-            if hung && ended_by_itself(&outcome) {
+            if hung {
+                // It ended with that trial, which has its record: however it did, no other is to blame.
                 continue;
             }
             // Whatever was first without a record is what the guest ended in. Where nothing ran at all, nothing

@@ -28,13 +28,6 @@ pub fn did_not_boot(outcome: &Result<GuestOutcome, GuestError>) -> bool {
         .is_ok_and(|o| o.ready.is_none() && stopped(&o.end))
 }
 
-/// Whether the program in the guest ended, and with it the guest: after the last trial, or one that hung.
-pub fn ended_by_itself(outcome: &Result<GuestOutcome, GuestError>) -> bool {
-    outcome
-        .as_ref()
-        .is_ok_and(|o| matches!(o.end, GuestEnd::Done { .. }))
-}
-
 /// A trial's own command, on that kernel.
 pub fn replay_on(replay: &str, kernel: &str, memory: u32) -> String {
     let memory = match memory {
@@ -251,12 +244,6 @@ mod tests {
 
     #[test]
     fn only_a_guest_that_said_nothing_is_booted_again() {
-        assert!(ended_by_itself(&Ok(outcome(
-            GuestEnd::Done { exit: 1 },
-            true,
-            3
-        ))));
-        assert!(!ended_by_itself(&Ok(outcome(GuestEnd::Panic, true, 3))));
         let hung = GuestEnd::Hung { silent: false };
         assert!(did_not_boot(&Ok(outcome(hung.clone(), false, 0))));
         assert!(!did_not_boot(&Ok(outcome(hung, true, 0))));

@@ -13,8 +13,10 @@ const EINTR: i32 = Errno::EINTR as i32;
 const EAGAIN: i32 = Errno::EAGAIN as i32;
 /// The leader looks which chunks are absent from the page cache every so many rounds, before the gate.
 const SAMPLE: u64 = 16;
-/// The longest that anybody holds back after the gate.
+/// The longest that anybody holds back after the gate, to meet the beginning of a call.
 const MOST_NS: u64 = 1_000_000;
+/// The longest call to whose end somebody is sent.
+const LATE_NS: u64 = 10_000_000;
 const EFAULT: i32 = Errno::EFAULT as i32;
 const ENOSPC: i32 = Errno::ENOSPC as i32;
 
@@ -147,18 +149,14 @@ impl Racer<'_> {
         let draw = self.random.next_u64();
         self.leader_waits = draw.is_multiple_of(2);
         let board = self.part.board;
-        let call = board.call_ns().load(SeqCst);
         let range = match (self.leads(), self.leader_waits) {
-            (true, true) => 0..board.once_ns().load(SeqCst) / 4 * 3,
+            (true, true) => 0..(board.once_ns().load(SeqCst) / 4 * 3).min(MOST_NS),
             (false, false) if once(&self.part.plan.actors[self.part.me]) => {
-                // The estimate is the shortest call rather than the usual one.
-                let late = call / 4 * 3..call / 2 * 3;
-                if self.too_early() { late } else { 0..call / 3 }
+                within_call(board.call_ns().load(SeqCst), self.too_early())
             }
             _ => 0..0,
         };
-        let (least, most) = (range.start.min(MOST_NS), range.end.min(MOST_NS));
-        least + (draw >> 1) % (most - least + 1)
+        range.start + (draw >> 1) % (range.end - range.start + 1)
     }
 
     /// Whether hardly anything of what was filled during the call has stayed: where the pages are dropped as the
@@ -420,6 +418,15 @@ impl Racer<'_> {
     }
 }
 
+/// How long to hold back, in nanoseconds, to meet a call that takes `call`: its beginning, or `late` its end. The
+/// estimate is the shortest call rather than the usual one, so its end is looked for beyond it, too.
+fn within_call(call: u64, late: bool) -> Range<u64> {
+    match late && call <= LATE_NS {
+        true => call / 4 * 3..call / 2 * 3,
+        false => 0..(call / 3).min(MOST_NS),
+    }
+}
+
 /// Moves an estimate of how long a call takes, in nanoseconds, towards the time since `from`: quickly
 /// downwards, slowly upwards, since a call that was held up says little of the next.
 fn learn(estimate: &AtomicU64, from: Instant) {
@@ -545,5 +552,15 @@ mod tests {
         assert_eq!(Class::of(5, 5, 5, 6), Class::Inside);
         assert_eq!(Class::of(5, 6, 5, 6), Class::Straddle);
         assert_eq!(Class::of(6, 6, 5, 6), Class::Outside);
+    }
+
+    #[test]
+    fn a_call_is_met_at_its_beginning_and_if_that_is_too_early_at_its_end() {
+        assert_eq!(within_call(300_000, false), 0..100_000);
+        assert_eq!(within_call(30_000_000, false), 0..MOST_NS);
+        let late = within_call(4_000_000, true);
+        assert!(late.start < 4_000_000 && late.end > 4_000_000, "{late:?}");
+        assert_eq!(within_call(LATE_NS + 1, true), 0..MOST_NS);
+        assert_eq!(within_call(0, true), 0..0);
     }
 }
