@@ -174,12 +174,22 @@ impl Stage for SyscallStage {
 /// What a full filesystem keeps for its own trees: more leaves of extents than the files of a scenario fill.
 const METADATA_SLACK: u64 = 128 << 10;
 
-/// Allocates at the end of a file until nothing is left, and says how much that was.
+/// Allocates at the end of a file until nothing is left, and says how much that was. What fallocate finds no room for a write may: xfs
+/// reserves blocks of the extent tree for every allocation (XFS_DIOSTRAT_SPACE_RES), and fewer for a delayed one.
 fn fill_up(plug: &File) -> io::Result<u64> {
-    let mut at = 0;
-    let mut step: u64 = 4 << 20;
-    while step >= 4096 {
-        match extend(plug, at, step) {
+    let at = until_full(0, |at, len| extend(plug, at, len))?;
+    let zeros = vec![0; MOST_STEP as usize];
+    until_full(at, |at, len| plug.write_all_at(&zeros[..len as usize], at))
+}
+
+/// Calls `allocate(at, length)` with ever smaller lengths, until not even a page is left, and says where.
+fn until_full(
+    mut at: u64,
+    mut allocate: impl FnMut(u64, u64) -> io::Result<()>,
+) -> io::Result<u64> {
+    let mut step = MOST_STEP;
+    while step >= LEAST_STEP {
+        match allocate(at, step) {
             Ok(()) => at += step,
             Err(error) if error.kind() == io::ErrorKind::StorageFull => step /= 2,
             Err(error) => return Err(error),
@@ -187,6 +197,9 @@ fn fill_up(plug: &File) -> io::Result<u64> {
     }
     Ok(at)
 }
+
+const MOST_STEP: u64 = 4 << 20;
+const LEAST_STEP: u64 = 4 << 10;
 
 /// As [`probe_direct`], on a new file.
 fn probe_direct_in(dir: &Path) -> io::Result<DirectIo> {
