@@ -19,6 +19,10 @@ use crate::value::Value;
 
 /// What cannot go on for so long never will: the explorer proved before that no deadlock is possible.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How many steps of others are waited for at most; a call has some tens.
+const FAR: u32 = 32;
+/// After so many yields the others are done, or wait for this one.
+const PATIENT_YIELDS: u32 = 32;
 const EAGAIN: i32 = 11;
 const EDEADLK: i32 = 35;
 const EOPNOTSUPP: i32 = 95;
@@ -84,9 +88,7 @@ impl LiveActor {
                     Took::Step { read } => {
                         self.usage.inblock += if read { PAGE / 512 } else { 0 };
                         moved = Instant::now();
-                        if self.rng.random_range(0..4u8) == 0 {
-                            std::thread::yield_now();
-                        }
+                        self.linger(&window);
                     }
                     Took::None if moved.elapsed() < PATIENCE => std::thread::yield_now(),
                     Took::None => return Err(EDEADLK),
@@ -94,6 +96,23 @@ impl LiveActor {
             }
         }
         Ok(ran)
+    }
+
+    /// Lets others go first: often by a step, and now and then far. What goes wrong only where each of two calls meets
+    /// one place of the other would hardly be met by chance.
+    fn linger(&mut self, window: &Mutex<Window>) {
+        let others = match self.rng.random_range(0..16u8) {
+            0 => self.rng.random_range(1..=FAR),
+            1..=3 => 1,
+            _ => return,
+        };
+        let until = lock(window).steps + others;
+        for _ in 0..PATIENT_YIELDS {
+            std::thread::yield_now();
+            if lock(window).steps >= until {
+                return;
+            }
+        }
     }
 
     /// The bytes of what was shown, as far as all of it was.
@@ -246,6 +265,7 @@ fn one_step(model: &Model, w: &mut Window, actor: usize, end: u8, ran: &mut Ran)
     // What is wrong with it is for the engine's oracle to say.
     next.broken = 0;
     w.state = next;
+    w.steps += 1;
     let micro = model.next_step(&before, actor);
     match micro {
         Micro::CopyOut { slot } => ran.shown[usize::from(slot)] = Some(before.actors[actor].value),

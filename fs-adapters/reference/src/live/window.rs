@@ -15,6 +15,8 @@ pub(super) struct Window {
     /// Its first byte.
     pub start: u64,
     pub state: State,
+    /// How many steps were taken in it.
+    pub steps: u32,
     /// Of each word, where in its folio it stands and what it is.
     pub words: [(usize, Vec<u8>); WORDS],
     pub bodies: [Bytes; BODIES],
@@ -32,6 +34,7 @@ impl Window {
         let mut window = Window {
             start,
             state: *first,
+            steps: 0,
             words: Default::default(),
             bodies: std::array::from_fn(|_| shared.zeros.clone()),
             blocks: vec![Vec::new(); model.extent.blocks],
