@@ -21,8 +21,8 @@ use crate::value::Value;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How many steps of others are waited for at most; a call has some tens.
 const FAR: u32 = 32;
-/// After so many yields the others are done, or wait for this one.
-const PATIENT_YIELDS: u32 = 32;
+/// After so long the others are done, or wait for this one, or somebody else has the CPU.
+const LINGER: Duration = Duration::from_micros(20);
 const EAGAIN: i32 = 11;
 const EDEADLK: i32 = 35;
 const EOPNOTSUPP: i32 = 95;
@@ -107,11 +107,9 @@ impl LiveActor {
             _ => return,
         };
         let until = lock(window).steps + others;
-        for _ in 0..PATIENT_YIELDS {
+        let began = Instant::now();
+        while lock(window).steps < until && began.elapsed() < LINGER {
             std::thread::yield_now();
-            if lock(window).steps >= until {
-                return;
-            }
         }
     }
 
