@@ -13,6 +13,7 @@ mod guest_gaps;
 mod guests;
 mod night;
 mod outdir;
+mod outside;
 mod plan;
 mod progress;
 mod reference;

@@ -10,6 +10,7 @@ use punchbench_fs::hold::observe::{Task, tasks};
 use punchbench_results::Verdict;
 
 use crate::child::Child;
+use crate::outside;
 use crate::plan::Racing;
 use crate::wire::Phase;
 
@@ -86,7 +87,7 @@ pub struct Finding {
     pub verdict: Verdict,
     /// Why, in one sentence.
     pub reason: String,
-    /// Every task with its stack.
+    /// Every task with its stack, and what it may wait for outside the trial.
     pub log: Vec<String>,
 }
 
@@ -132,10 +133,13 @@ pub fn investigate(child: &Child) -> Finding {
             format!("{place}, and no task of the trial is in an operation: the bench hangs"),
         ),
     };
+    let mut log: Vec<String> = after.iter().flat_map(Looked::lines).collect();
+    let ours: Vec<i32> = after.iter().map(|t| t.task.pid).collect();
+    log.extend(outside::lines(&ours));
     Finding {
         verdict,
         reason,
-        log: after.iter().flat_map(Looked::lines).collect(),
+        log,
     }
 }
 
@@ -188,15 +192,10 @@ fn look(init: i32) -> Vec<Looked> {
     let Some(ours) = namespace(init) else {
         return Vec::new();
     };
-    let Ok(entries) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    let mut pids: Vec<i32> = entries
-        .filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|pid| namespace(*pid).as_ref() == Some(&ours))
-        .collect();
-    pids.sort_unstable();
-    let looked = pids.into_iter().flat_map(|pid| {
+    let pids = outside::pids()
+        .into_iter()
+        .filter(|pid| namespace(*pid).as_ref() == Some(&ours));
+    let looked = pids.flat_map(|pid| {
         tasks(pid).into_iter().map(move |task| Looked {
             task,
             coordinator: pid == init,
