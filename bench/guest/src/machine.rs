@@ -158,7 +158,8 @@ impl Running {
                 }
                 if count == 0 {
                     open.retain(|&other| other != source);
-                } else {
+                } else if source == Source::Records {
+                    // Not the console: a kernel that is stuck goes on saying so for ever.
                     heard = Instant::now();
                 }
             }
