@@ -312,10 +312,9 @@ impl Subject for LiveActor {
             | Call::CloneRange { .. }
             | Call::ExchangeRange { .. }
             | Call::SwapBoot { .. }
-            | Call::JournalData { .. }
+            | Call::JournalData { .. } => self.silent(),
             // The model writes back whenever it likes.
-            | Call::Fsync { .. }
-            | Call::Syncfs => self.silent(),
+            Call::Fsync { .. } | Call::Syncfs => self.silent(),
             Call::Dedupe { .. } => self.run(None).map_or_else(failed, |ran| Outcome {
                 same: Some(!ran.differs),
                 ..Outcome::default()
@@ -364,8 +363,7 @@ impl Subject for LiveActor {
             Call::Fiemap { .. }
             | Call::PrecacheExtents { .. }
             | Call::BlkZeroout { .. }
-            | Call::BlkDiscard { .. }
-            => failed(EOPNOTSUPP),
+            | Call::BlkDiscard { .. } => failed(EOPNOTSUPP),
         }
     }
 
