@@ -80,6 +80,12 @@ fn racy_cells_of_5_10() {
                 assert_eq!(match_issue(name, target, driver, "6.17.0"), None);
                 continue;
             }
+            // Stores that are counted twice; up to 6.0.
+            if issue.is_some_and(|i| i.verdicts.contains(&Verdict::KernelReport)) {
+                assert!(target.starts_with("f2fs") && name.contains("-while-store"));
+                assert_eq!(match_issue(name, target, driver, "6.1.0"), None);
+                continue;
+            }
             let racy = there && fills_unlocked(&s, target, driver);
             assert_eq!(issue.is_some(), racy, "{name} on {target}");
             assert!(issue.is_none_or(|i| i.verdicts.contains(&Verdict::Stale)));
