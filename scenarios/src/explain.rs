@@ -89,6 +89,7 @@ fn files(out: &mut String, s: &Scenario) {
             }
             Content::Stamped => "every block stamped with its place and a generation".to_owned(),
             Content::Empty => "to be written by the reuser".to_owned(),
+            Content::Hole => "one hole".to_owned(),
             Content::SameAs(other) => format!("the same bytes as `{other}`"),
             Content::BootOf(other) => {
                 format!("what `{other}` trades with the boot loader inode")

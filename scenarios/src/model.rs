@@ -72,6 +72,8 @@ pub enum Content {
     Stamped,
     /// Nothing: created empty in each pass, to be written by a reuser.
     Empty,
+    /// Zeros: one hole from begin to end, in which the first store or write allocates.
+    Hole,
     /// The same bytes as another file.
     SameAs(String),
     /// What another file trades with its filesystem's boot loader inode (EXT4_IOC_SWAP_BOOT): stamps that

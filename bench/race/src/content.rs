@@ -174,6 +174,22 @@ impl Content {
         content
     }
 
+    /// A file of `size` bytes that is one hole.
+    pub fn hole(size: u64) -> Content {
+        let mut content = Content::default();
+        content.push(Piece {
+            start: 0,
+            len: size,
+            legal: Legal::one(Origin::Zero),
+        });
+        content
+    }
+
+    /// Whether it is one hole.
+    pub fn is_hole(&self) -> bool {
+        self.size() != 0 && *self == Content::hole(self.size())
+    }
+
     /// Its size in bytes.
     pub fn size(&self) -> u64 {
         self.pieces.last().map_or(0, Piece::end)

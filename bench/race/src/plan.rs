@@ -174,7 +174,7 @@ impl Plan {
                 witness: f.witness,
                 behind: match &f.content {
                     Fills::BootOf(other) => scenario.files.index(other).map(|i| i as FileId),
-                    Fills::Stamped | Fills::SameAs(_) | Fills::Empty => None,
+                    Fills::Stamped | Fills::SameAs(_) | Fills::Empty | Fills::Hole => None,
                 },
             })
             .collect();
@@ -355,6 +355,7 @@ impl Plan {
             Fills::Stamped | Fills::BootOf(_) => Content::stamped(file, generation, plan.filled),
             Fills::SameAs(other) => Content::stamped(self.file(other), generation, plan.filled),
             Fills::Empty => Content::default(),
+            Fills::Hole => Content::hole(plan.filled),
         }
     }
 

@@ -274,6 +274,12 @@ pub trait Stage {
         fill: &mut dyn FnMut(u64, &mut [u8]),
     ) -> Result<(), SubjectError>;
 
+    /// Makes `file` exactly `size` bytes long and one hole, truncated to nothing before; where the subject
+    /// knows no holes, of written zeros.
+    fn hole(&mut self, file: FileId, size: u64) -> Result<(), SubjectError> {
+        self.prepare(file, size, &mut |_, buf| buf.fill(0))
+    }
+
     /// Device bytes under a range; `None` where the filesystem has no such thing.
     fn blocks(
         &mut self,

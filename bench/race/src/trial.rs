@@ -171,6 +171,9 @@ fn write_out(
     file: FileId,
     content: &Content,
 ) -> Result<(), SubjectError> {
+    if content.is_hole() {
+        return stage.hole(file, content.size());
+    }
     stage.prepare(file, content.size(), &mut |at: u64, buf: &mut [u8]| {
         let pieces: Vec<_> = content.window(at..at + buf.len() as u64).collect();
         crate::judge::render(stamps, at, &pieces, buf);

@@ -161,6 +161,8 @@ impl<'a> Round<'a> {
                 Content::SameAs(other) => self.file(other).ok(),
                 Content::Stamped | Content::BootOf(_) => None,
                 Content::Empty => return Some(SetupFile::empty(name, 1)),
+                // Its files begin with blocks.
+                Content::Hole => return None,
             };
             let size = self.pages + self.behind;
             let grows = inserts && *name == self.s.round.on;

@@ -27,6 +27,11 @@ impl Stage for InjectedStage {
         self.inner.prepare(file, size, fill)
     }
 
+    fn hole(&mut self, file: FileId, size: u64) -> Result<(), SubjectError> {
+        self.board.clear(file, &(0..u64::MAX));
+        self.inner.hole(file, size)
+    }
+
     fn blocks(
         &mut self,
         file: FileId,

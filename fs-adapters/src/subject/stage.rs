@@ -113,6 +113,17 @@ impl Stage for SyscallStage {
         file.sync_all().map_err(failed("fsync", name))
     }
 
+    fn hole(&mut self, id: FileId, size: u64) -> Result<(), SubjectError> {
+        if self.options.fixed_size {
+            return self.prepare(id, size, &mut |_, buf| buf.fill(0));
+        }
+        let (name, file) = file(&self.files, id)?;
+        for len in [0, size] {
+            file.set_len(len).map_err(failed("ftruncate", name))?;
+        }
+        file.sync_all().map_err(failed("fsync", name))
+    }
+
     fn blocks(
         &mut self,
         id: FileId,

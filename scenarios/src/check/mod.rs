@@ -183,7 +183,7 @@ impl Checker<'_> {
             let like = match &file.content {
                 Content::SameAs(other) => Some(("same_as", other)),
                 Content::BootOf(other) => Some(("boot_of", other)),
-                Content::Stamped | Content::Empty => None,
+                Content::Stamped | Content::Empty | Content::Hole => None,
             };
             if let Some((key, other)) = like {
                 let path = ["files", name, "content", key];

@@ -21,7 +21,7 @@ impl Plan {
         match &self.files[usize::from(file)].fills {
             Fills::Stamped | Fills::BootOf(_) => Some(file),
             Fills::SameAs(other) => Some(self.file(other)),
-            Fills::Empty => None,
+            Fills::Empty | Fills::Hole => None,
         }
     }
 
