@@ -113,7 +113,15 @@ impl Throttle {
             .root
             .join(format!("{}{pid}", self.tag.directory_prefix()));
         let home = self.group_of(pid)?;
-        fs::create_dir(&group).map_err(failed(format!("make the cgroup {}", group.display())))?;
+        let made = match fs::create_dir(&group) {
+            // Of an actor before, with the same number in a PID namespace of its own: it could not be removed
+            // while that one was dying.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                fs::remove_dir(&group).and_then(|()| fs::create_dir(&group))
+            }
+            made => made,
+        };
+        made.map_err(failed(format!("make the cgroup {}", group.display())))?;
         // From here on dropping it undoes what was done.
         let hold = ActorHold {
             interface: self.interface,
