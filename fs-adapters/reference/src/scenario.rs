@@ -47,6 +47,11 @@ pub fn setup(scenario: &Scenario) -> Result<Setup, NotModelled> {
         actors.push(SetupActor::new(name, calls));
     }
     actors.retain(|a| !a.calls.is_empty());
+    let mut files = scenario.files.iter();
+    if let Some((name, _)) = files.find(|(_, file)| file.content == Content::Hole) {
+        let why = format!("`{name}` begins as a hole, and the model's files begin with blocks");
+        return Err(fail(why));
+    }
     Ok(Setup {
         name: scenario.scenario.clone(),
         files: round.files(),
@@ -159,10 +164,8 @@ impl<'a> Round<'a> {
             let spec = self.s.files.get(name)?;
             let same_as = match &spec.content {
                 Content::SameAs(other) => self.file(other).ok(),
-                Content::Stamped | Content::BootOf(_) => None,
+                Content::Stamped | Content::BootOf(_) | Content::Hole => None,
                 Content::Empty => return Some(SetupFile::empty(name, 1)),
-                // Its files begin with blocks.
-                Content::Hole => return None,
             };
             let size = self.pages + self.behind;
             let grows = inserts && *name == self.s.round.on;
