@@ -4,7 +4,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use punchbench_results::{Evidence, Expectation, Record, SCHEMA_VERSION, Verdict, is_control};
-use punchbench_scenarios::{expectation, match_issue};
+use punchbench_scenarios::{expectation, match_issue, match_log};
 
 use crate::plan::Trial;
 
@@ -63,12 +63,10 @@ pub fn judge_expectation(record: &mut Record) {
         }
         return;
     }
-    let issue = match_issue(
-        &record.scenario,
-        &record.target,
-        &record.driver,
-        &record.kernel,
-    );
+    let (scenario, target) = (&record.scenario, &record.target);
+    let (driver, kernel) = (&record.driver, &record.kernel);
+    let issue = match_log(scenario, target, driver, kernel, &record.log)
+        .or_else(|| match_issue(scenario, target, driver, kernel));
     record.expectation = expectation(&record.verdict, issue);
     record.known_issue = issue.map(|i| i.issue.clone());
 }

@@ -7,7 +7,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::adapters::{
-    bdev, btrfs, dir, ext2, ext3, ext4, f2fs, fuse, gfs2, ocfs2, overlay, tmpfs, xfs, zonefs,
+    bdev, btrfs, dir, ext2, ext3, ext4, f2fs, fuse, gfs2, ntfs, ntfs3, ocfs2, overlay, tmpfs, xfs,
+    zonefs,
 };
 use crate::fsck::FsckResult;
 use crate::hold::Holder;
@@ -27,6 +28,8 @@ pub static ADAPTERS: &[&dyn Adapter] = &[
     &f2fs::F2fs,
     &gfs2::Gfs2,
     &ocfs2::Ocfs2,
+    &ntfs::Ntfs,
+    &ntfs3::Ntfs3,
     &zonefs::Zonefs,
     &overlay::Overlay,
     &fuse::Fuse,

@@ -106,6 +106,10 @@ impl Abilities {
         note(Capability::DirectRead, fresh("direct")?.direct());
         note(Capability::PopulateRead, fresh("populate")?.populate());
         note(
+            Capability::MadviseCollapse,
+            fresh("huge")?.madvise_collapse(),
+        );
+        note(
             Capability::AdviceFills,
             fresh("advice")?.advice_fills(medium),
         );

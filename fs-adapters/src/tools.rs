@@ -58,6 +58,11 @@ impl Package {
 
 const E2FSPROGS: Package = Package::same("e2fsprogs");
 const GFS2_UTILS: Package = Package::same("gfs2-utils");
+const NTFS_3G: Package = Package {
+    fedora: "ntfsprogs",
+    suse: "ntfsprogs",
+    ..Package::same("ntfs-3g")
+};
 const BTRFS_PROGS: Package = Package {
     debian: "btrfs-progs",
     fedora: "btrfs-progs",
@@ -136,6 +141,18 @@ pub const FSCK_OCFS2: Tool = Tool {
     name: "fsck.ocfs2",
     version_argument: "-V",
     package: Package::same("ocfs2-tools"),
+};
+/// Makes NTFS.
+pub const MKNTFS: Tool = Tool {
+    name: "mkntfs",
+    version_argument: "-V",
+    package: NTFS_3G,
+};
+/// Checks NTFS, a little.
+pub const NTFSFIX: Tool = Tool {
+    name: "ntfsfix",
+    version_argument: "-V",
+    package: NTFS_3G,
 };
 /// Loads drivers.
 pub const MODPROBE: Tool = Tool {

@@ -179,6 +179,7 @@ fn system_call(op: &Op) -> &'static str {
         Op::Madvise(a) => match a.advice {
             crate::MadviseAdvice::Willneed => "madvise(WILLNEED)",
             crate::MadviseAdvice::PopulateRead => "madvise(POPULATE_READ)",
+            crate::MadviseAdvice::Collapse => "madvise(COLLAPSE)",
         },
         Op::Fiemap(_) => "ioctl(FS_IOC_FIEMAP)",
         Op::PrecacheExtents(_) => "ioctl(EXT4_IOC_PRECACHE_EXTENTS)",

@@ -37,6 +37,10 @@ pub struct KnownIssue {
     pub kernels: Kernels,
     /// The verdicts that it may lead to. Listing `safe` makes it one that does not always show.
     pub verdicts: Vec<Verdict>,
+    /// What must stand in the record's log, such as a function of the kernel, for this issue to be meant: so a trial
+    /// that hung for this reason is told from one that hung for any other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
     /// What is wrong, in a sentence or two.
     pub why: String,
     /// The mail or the commit.
@@ -125,7 +129,7 @@ pub fn known_issues() -> &'static [KnownIssue] {
     })
 }
 
-/// The first known issue that a trial may show.
+/// The first known issue that a trial may show, whatever its log says.
 pub fn match_issue(
     scenario: &str,
     target: &str,
@@ -134,7 +138,21 @@ pub fn match_issue(
 ) -> Option<&'static KnownIssue> {
     known_issues()
         .iter()
-        .find(|i| i.covers(scenario, target, driver, kernel_release))
+        .find(|i| i.log.is_none() && i.covers(scenario, target, driver, kernel_release))
+}
+
+/// The first known issue that a trial shows by its log.
+pub fn match_log(
+    scenario: &str,
+    target: &str,
+    driver: &str,
+    kernel_release: &str,
+    log: &[String],
+) -> Option<&'static KnownIssue> {
+    let says = |word: &str| log.iter().any(|line| line.contains(word));
+    known_issues().iter().find(|i| {
+        i.log.as_deref().is_some_and(says) && i.covers(scenario, target, driver, kernel_release)
+    })
 }
 
 impl KnownIssue {
@@ -219,7 +237,11 @@ fn check(i: &mut KnownIssue, tree: &Node, origin: &str) -> Vec<Diagnostic> {
             Some(help),
         );
     }
-    for (key, text) in [("target", &i.target), ("why", &i.why)] {
+    let log = i.log.as_ref().map(|text| ("log", text));
+    for (key, text) in [("target", &i.target), ("why", &i.why)]
+        .into_iter()
+        .chain(log)
+    {
         if text.trim().is_empty() {
             at(&[key], format!("`{key}` is empty"), None);
         }

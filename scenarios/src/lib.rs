@@ -31,6 +31,7 @@ pub use explain::{explain, one_line};
 pub use grammar::GrammarError;
 pub use known::{
     KernelVersion, Kernels, KnownIssue, expectation, known_issues, load_issue, match_issue,
+    match_log,
 };
 pub use load::{load, load_bytes, load_file};
 pub use model::{

@@ -270,6 +270,8 @@ pub enum Capability {
     IoUring,
     /// MADV_POPULATE_READ.
     PopulateRead,
+    /// MADV_COLLAPSE of a file on disk, which brings absent pages in.
+    MadviseCollapse,
     /// posix_fadvise(WILLNEED), readahead(2) and madvise(WILLNEED) bring absent pages in.
     AdviceFills,
     /// FS_IOC_FIEMAP with addresses on the device.

@@ -219,6 +219,7 @@ impl Op {
             Op::Madvise(a) => Some(match a.advice {
                 MadviseAdvice::Willneed => Capability::AdviceFills,
                 MadviseAdvice::PopulateRead => Capability::PopulateRead,
+                MadviseAdvice::Collapse => Capability::MadviseCollapse,
             }),
             Op::Fadvise(_) | Op::Readahead(_) => Some(Capability::AdviceFills),
             Op::Fiemap(_) => Some(Capability::Fiemap),

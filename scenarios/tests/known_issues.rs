@@ -3,7 +3,7 @@
 use punchbench_results::{Expectation, Verdict};
 use punchbench_scenarios::{
     Capability, Does, During, KernelVersion, MadviseAdvice, Only, Op, Role, Scenario, catalog,
-    expectation, known_issues, match_issue,
+    expectation, known_issues, match_issue, match_log,
 };
 
 const BULLSEYE: &str = "5.10.0-35-amd64";
@@ -179,4 +179,24 @@ fn expectations() {
         };
         assert_eq!(expectation(&v, issue), with, "{v}");
     }
+}
+
+#[test]
+fn an_issue_with_a_log_is_meant_only_where_the_log_says_so() {
+    const SID: &str = "7.2.13+deb14-amd64";
+    let says = |kernel, line: &str| {
+        let log = ["exe (process 9): state D".to_owned(), line.to_owned()];
+        match_log("insert-while-fadvise", "xfs", "xfs", kernel, &log)
+    };
+    let issue = says(SID, "  collapse_file+0x431/0x1220");
+    assert_eq!(issue.unwrap().issue, "khugepaged-deadlock");
+    assert_eq!(
+        expectation(&Verdict::Hung, issue),
+        Expectation::Expected,
+        "it accounts for the hang"
+    );
+    assert_eq!(says(SID, "  wait_extent_bit+0x10/0x20"), None);
+    assert_eq!(says("6.18.44", "  collapse_file+0x431/0x1220"), None);
+    // Nor is a trial that shows nothing of the kind expected to hang, or taken for mended.
+    assert_eq!(match_issue("insert-while-fadvise", "xfs", "xfs", SID), None);
 }

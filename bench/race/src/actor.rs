@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use round::{Applied, Counted};
 
 use punchbench_results::{FillerEvidence, Floor, Phase, Verdict, Via};
-use punchbench_scenarios::{EvidenceSpec, Op, Role};
+use punchbench_scenarios::{EvidenceSpec, MadviseAdvice, Op, Role};
 use punchbench_sys::{futex, process};
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;

@@ -40,6 +40,8 @@ pub enum Advice {
     WillNeed,
     /// MADV_POPULATE_READ: fault everything in (Linux 5.14).
     PopulateRead,
+    /// MADV_COLLAPSE: make the range's pages huge ones, and read in those that are absent (Linux 6.1).
+    Collapse,
     /// MADV_DONTNEED: drop the page table entries; the file keeps its data.
     DontNeed,
 }
@@ -54,6 +56,10 @@ pub struct Access {
     /// SIGBUS was raised at the byte after these.
     pub sigbus: bool,
 }
+
+/// The size of a huge page (PMD_SIZE with 4 KiB pages): what MADV_COLLAPSE works on, at addresses of which
+/// a mapping of so many bytes is placed.
+pub const HUGE_PAGE: usize = 2 << 20;
 
 /// A MAP_SHARED mapping of the head of a file, advised MADV_RANDOM; unmapped when dropped.
 #[derive(Debug)]
@@ -81,8 +87,17 @@ impl Mapping {
             .and_then(|len| len.checked_next_multiple_of(page_size()))
             .ok_or(io::ErrorKind::InvalidInput)?;
         let file = file.try_clone_to_owned()?;
-        // SAFETY: a new mapping at an address of the kernel's choosing replaces nothing.
-        let base = unsafe { map_file(std::ptr::null_mut(), len, &file, 0, protection, 0) }?;
+        let base = if len < HUGE_PAGE {
+            // SAFETY: a new mapping at an address of the kernel's choosing replaces nothing.
+            unsafe { map_file(std::ptr::null_mut(), len, &file, 0, protection, 0) }?
+        } else {
+            let room = Room::new(len)?;
+            // SAFETY: the aligned part lies within what was just reserved, and nobody else knows of it.
+            let base =
+                unsafe { map_file(room.aligned(), len, &file, 0, protection, libc::MAP_FIXED) }?;
+            room.keep_aligned();
+            base
+        };
         let mapping = Mapping {
             base,
             len,
@@ -200,6 +215,7 @@ impl Mapping {
         let advice = match advice {
             Advice::WillNeed => libc::MADV_WILLNEED,
             Advice::PopulateRead => libc::MADV_POPULATE_READ,
+            Advice::Collapse => libc::MADV_COLLAPSE,
             Advice::DontNeed => libc::MADV_DONTNEED,
         };
         self.madvise(self.widen(range)?, advice)
@@ -324,6 +340,67 @@ impl AsFd for Mapping {
     }
 }
 
+/// Addresses that hold nothing, a huge page more of them than are asked for; given back when dropped.
+struct Room {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+impl Room {
+    /// Reserves room for `len` bytes, whole pages, that begin where a huge page may.
+    fn new(len: usize) -> io::Result<Room> {
+        let whole = len
+            .checked_add(HUGE_PAGE)
+            .ok_or(io::ErrorKind::InvalidInput)?;
+        // SAFETY: a new mapping at an address of the kernel's choosing replaces nothing.
+        let got = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                whole,
+                libc::PROT_NONE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+                -1,
+                0,
+            )
+        };
+        if got == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let base = NonNull::new(got.cast()).ok_or(io::ErrorKind::AddrNotAvailable)?;
+        Ok(Room { base, len })
+    }
+
+    /// The first address in it at which a huge page may begin.
+    fn aligned(&self) -> *mut u8 {
+        let base = self.base.as_ptr();
+        base.wrapping_add(base.align_offset(HUGE_PAGE))
+    }
+
+    /// Gives back what is before and behind the `len` bytes from [`Room::aligned`] on.
+    fn keep_aligned(self) {
+        let before = self.aligned() as usize - self.base.as_ptr() as usize;
+        let behind = self.aligned().wrapping_add(self.len);
+        unmap(self.base.as_ptr(), before);
+        unmap(behind, HUGE_PAGE - before);
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        unmap(self.base.as_ptr(), self.len + HUGE_PAGE);
+    }
+}
+
+/// Gives back reserved addresses that nothing is at.
+fn unmap(at: *mut u8, len: usize) {
+    if len > 0 {
+        // SAFETY: only `Room` calls this, with parts of its own reservation that hold nothing.
+        let rc = unsafe { libc::munmap(at.cast(), len) };
+        debug_assert_eq!(rc, 0, "unmapping what was reserved cannot fail");
+    }
+}
+
 /// # Safety
 /// With MAP_FIXED in `flags`, `len` bytes at `address` must be a mapping of the caller's own that nothing
 /// holds a reference into.
@@ -417,6 +494,21 @@ mod tests {
     fn empty() -> Mapping {
         let file = memfd_create(c"test", MFdFlags::empty()).unwrap();
         Mapping::new(file.as_fd(), 3, Protection::ReadWrite).unwrap()
+    }
+
+    #[test]
+    fn what_may_hold_a_huge_page_begins_where_one_may() {
+        let file = memfd_create(c"test", MFdFlags::empty()).unwrap();
+        let len = HUGE_PAGE as u64 + 1;
+        // More than one, since by luck one may be aligned anyway.
+        let maps: Vec<Mapping> =
+            std::iter::repeat_with(|| Mapping::new(file.as_fd(), len, Protection::Read).unwrap())
+                .take(4)
+                .collect();
+        for map in &maps {
+            assert_eq!(map.base.as_ptr() as usize % HUGE_PAGE, 0);
+            assert_eq!(map.len, HUGE_PAGE + page_size());
+        }
     }
 
     #[test]

@@ -314,6 +314,9 @@ impl<'a> Compiler<'a> {
             Call::Fadvise { file, pages } => {
                 format!("fadvise({}{}, WILLNEED)", name(*file), span(pages))
             }
+            Call::CollapseFile { file, pages } => {
+                format!("madvise({}{}, COLLAPSE)", name(*file), span(pages))
+            }
             Call::DaxFault { file, page } => format!("DAX fault({}.{page})", name(*file)),
             Call::DirectRead { file, pages } => {
                 format!("direct read({}{})", name(*file), span(pages))
@@ -391,6 +394,7 @@ impl<'a> Compiler<'a> {
                 around,
             } => self.fault_load(code, op, (*file, pages), *around),
             Call::Fadvise { file, pages } => return self.fadvise(code, op, *file, pages),
+            Call::CollapseFile { file, pages } => self.collapse_file(code, *file, pages),
             Call::DaxFault { file, page } => self.dax_fault(code, op, self.slot(*file, *page)),
             Call::DirectRead { file, pages } => self.direct_read(code, op, *file, pages),
             Call::Store { file, page } => {

@@ -284,6 +284,10 @@ impl<'a> Round<'a> {
                     pages: touched(&a.range)?,
                 },
                 MadviseAdvice::PopulateRead => self.fault(&a.file, &a.range)?,
+                MadviseAdvice::Collapse => Call::CollapseFile {
+                    file: self.file(&a.file)?,
+                    pages: touched(&a.range)?,
+                },
             }),
             Op::Fiemap(_) | Op::PrecacheExtents(_) => Err(format!(
                 "{} fills no page, but ext4's extent status, which the model has not",

@@ -74,6 +74,11 @@ pub enum Call {
         file: usize,
         pages: Pages,
     },
+    /// madvise(MADV_COLLAPSE) or khugepaged: `collapse_file`, up to where it would copy.
+    CollapseFile {
+        file: usize,
+        pages: Pages,
+    },
     /// A load through a mapping of a DAX file, pinned meanwhile as a device would.
     DaxFault {
         file: usize,
@@ -233,6 +238,7 @@ impl Call {
             | Call::ReadInto { .. }
             | Call::Fault { .. }
             | Call::Fadvise { .. }
+            | Call::CollapseFile { .. }
             | Call::DirectRead { .. }
             | Call::Store { .. }
             | Call::Write { .. }
@@ -248,6 +254,7 @@ impl Call {
             Call::Read { .. } | Call::ReadInto { .. } => "a read",
             Call::Fault { .. } => "a fault",
             Call::Fadvise { .. } => "advice",
+            Call::CollapseFile { .. } => "madvise(MADV_COLLAPSE)",
             Call::DaxFault { .. } => "a DAX fault",
             Call::DirectRead { .. } => "a direct read",
             Call::Store { .. } => "a store",

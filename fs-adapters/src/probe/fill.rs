@@ -4,11 +4,12 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use punchbench_sys::extents::extents;
 use punchbench_sys::inode::precache_extents;
 use punchbench_sys::io::{AlignedBuf, read_nowait};
-use punchbench_sys::map::{Advice, Mapping, Protection};
+use punchbench_sys::map::{Advice, HUGE_PAGE, Mapping, Protection, page_size};
 
 use super::{Answer, HOLE, Medium, Scratch, UNIT, UNITS, byte_of};
 use crate::adapter::Addresses;
@@ -17,6 +18,9 @@ use crate::home::Home;
 /// How long read-ahead of a few pages may take, and the pause between looks.
 const ADVICE_TIME: Duration = Duration::from_secs(5);
 const ADVICE_PAUSE: Duration = Duration::from_millis(1);
+
+/// How often MADV_COLLAPSE may say EAGAIN.
+const COLLAPSE_TRIES: usize = 100;
 
 impl Scratch {
     pub(super) fn nowait(&self) -> Answer {
@@ -59,12 +63,41 @@ impl Scratch {
         mapping
             .advise(0..UNIT as u64, Advice::PopulateRead)
             .map_err(|error| error.to_string())?;
-        let mut pages = vec![false; UNIT.div_ceil(punchbench_sys::map::page_size())];
+        let mut pages = vec![false; UNIT.div_ceil(page_size())];
         mapping
             .resident(0..UNIT as u64, &mut pages)
             .map_err(|error| error.to_string())?;
         if pages.contains(&false) {
             return Err("MADV_POPULATE_READ succeeded and left pages absent".to_owned());
+        }
+        Ok(())
+    }
+
+    /// A huge page is made of the file's head, which is written, and of a hole behind it.
+    pub(super) fn madvise_collapse(&self) -> Answer {
+        let text = |error: std::io::Error| error.to_string();
+        let size = HUGE_PAGE as u64;
+        self.file.set_len(size).map_err(text)?;
+        self.file.sync_all().map_err(text)?;
+        let mapping = Mapping::new(self.file.as_fd(), size, Protection::Read).map_err(text)?;
+        if !self.evict(&mapping)? {
+            return Err("pages cannot be evicted, so none is seen brought in".to_owned());
+        }
+        // EAGAIN is no answer: the folios may still be on their way to the LRU list.
+        let collapse = || mapping.advise(0..size, Advice::Collapse);
+        let busy = |answer: &std::io::Result<()>| {
+            let errno = answer.as_ref().err().and_then(std::io::Error::raw_os_error);
+            errno == Some(Errno::EAGAIN as i32)
+        };
+        let mut tries = std::iter::repeat_with(collapse).take(COLLAPSE_TRIES);
+        tries
+            .find(|answer| !busy(answer))
+            .ok_or("madvise(MADV_COLLAPSE): EAGAIN every time")?
+            .map_err(text)?;
+        let mut pages = vec![false; HUGE_PAGE.div_ceil(page_size())];
+        mapping.resident(0..size, &mut pages).map_err(text)?;
+        if pages.contains(&false) {
+            return Err("MADV_COLLAPSE succeeded and left pages absent".to_owned());
         }
         Ok(())
     }

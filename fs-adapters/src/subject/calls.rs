@@ -85,6 +85,7 @@ impl SyscallSubject {
                 let advice = match advice {
                     MadviseAdvice::Willneed => Advice::WillNeed,
                     MadviseAdvice::PopulateRead => Advice::PopulateRead,
+                    MadviseAdvice::Collapse => Advice::Collapse,
                 };
                 done(map.advise(at..at + len, advice))
             }

@@ -107,6 +107,9 @@ pub enum MadviseAdvice {
     Willneed,
     /// MADV_POPULATE_READ (Linux 5.14).
     PopulateRead,
+    /// MADV_COLLAPSE of whole huge pages: `collapse_file` reads the absent ones in (of regular files that may be
+    /// written: Linux 7.2).
+    Collapse,
 }
 
 /// FIDEDUPERANGE of one range into the same offsets of another file.

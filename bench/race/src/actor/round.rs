@@ -17,6 +17,9 @@ const SAMPLE: u64 = 16;
 const MOST_NS: u64 = 1_000_000;
 /// The longest call to whose end somebody is sent.
 const LATE_NS: u64 = 10_000_000;
+const EBUSY: i32 = Errno::EBUSY as i32;
+const EINVAL: i32 = Errno::EINVAL as i32;
+const ENOMEM: i32 = Errno::ENOMEM as i32;
 const EFAULT: i32 = Errno::EFAULT as i32;
 const ENOSPC: i32 = Errno::ENOSPC as i32;
 
@@ -292,7 +295,9 @@ impl Racer<'_> {
         self.evidence.sigbus += u64::from(outcome.sigbus);
         self.evidence.errors += u64::from(outcome.errno != 0);
         self.batch.touched |= u64::from(outcome.bytes > 0 && class != Class::Outside) << i;
-        let benign = matches!(outcome.errno, 0 | EINTR) || may_not_wait && outcome.errno == EAGAIN;
+        let benign = matches!(outcome.errno, 0 | EINTR)
+            || may_not_wait && outcome.errno == EAGAIN
+            || may_give_up(&step.call, outcome.errno);
         let clock = [a, b, begin, end];
         let Some((_, at, _)) = step.call.shows() else {
             let short = wanted(&step.call).is_some_and(|len| outcome.bytes < len);
@@ -416,6 +421,18 @@ impl Racer<'_> {
         counts[0].store(self.evidence.overlapped, SeqCst);
         counts[1].store(filled, SeqCst);
     }
+}
+
+/// Whether a call that promises nothing gave up: MADV_COLLAPSE, as a folio of the range was busy, gone or dirty just
+/// then, or there was no huge page to be had (`madvise_collapse_errno`).
+fn may_give_up(call: &Call, errno: i32) -> bool {
+    matches!(
+        call,
+        Call::Madvise {
+            advice: MadviseAdvice::Collapse,
+            ..
+        }
+    ) && matches!(errno, EAGAIN | EBUSY | EINVAL | ENOMEM)
 }
 
 /// How long to hold back, in nanoseconds, to meet a call that takes `call`: its beginning, or `late` its end. The

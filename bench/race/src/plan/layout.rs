@@ -1,6 +1,8 @@
 //! Where a round's chunk lies: how many rounds fit a file, in which direction they go, what they leave
 //! untouched between them, and which pages are one filler's alone.
 
+use punchbench_sys::map::HUGE_PAGE;
+
 use super::*;
 
 impl Plan {
@@ -35,6 +37,10 @@ impl Plan {
             // On a filesystem that is filled up, what the guards cut off would need extents of its own.
             if self.reuse.is_empty() {
                 self.guard = self.geometry.page.max(self.geometry.block);
+                // Chunks of huge pages stay where a huge page may be.
+                if self.chunk.is_multiple_of(HUGE_PAGE as u64) {
+                    self.guard = HUGE_PAGE as u64;
+                }
             }
             let room = size.saturating_sub(self.first);
             let whole = self.batch * self.stride + self.guard;

@@ -309,6 +309,49 @@ impl Compiler<'_> {
         }
     }
 
+    /// collapse_file() (mm/khugepaged.c): each folio in turn is locked, and all stay so until the last is. One
+    /// that is absent is read in first, here one at a time: what readahead brings in at once has its limit.
+    pub(super) fn collapse_file(&self, code: &mut Code<'_>, file: usize, pages: &Pages) {
+        let out = code.label();
+        let mut locked = Vec::new();
+        for index in pages.clone() {
+            let page = self.slot(file, index);
+            let (absent, have) = (code.label(), code.label());
+            let give_up = code.past(out, &locked);
+            let miss = code.to(absent);
+            code.push(Micro::Find {
+                page,
+                miss,
+                stale: give_up,
+            });
+            code.push(Micro::TrylockFolio {
+                page,
+                fail: give_up,
+            });
+            code.goto(have);
+            code.place(absent);
+            self.ra(code, file, &(index..index + 1));
+            self.ra_done(code, file, &(index..index + 1));
+            // filemap_lock_folio().
+            code.push(Micro::Find {
+                page,
+                miss: give_up,
+                stale: give_up,
+            });
+            code.push(Micro::LockFolio {
+                page,
+                gone: give_up,
+            });
+            code.place(have);
+            // The last that was locked is the first to be given back.
+            locked.insert(0, Micro::UnlockFolio { page });
+        }
+        for unlock in locked {
+            code.push(unlock);
+        }
+        code.place(out);
+    }
+
     /// dax_iomap_fault(), and a load by a device for which the page is pinned.
     pub(super) fn dax_fault(&mut self, code: &mut Code<'_>, op: usize, page: u8) {
         self.ops[op].shows = vec![page.into()];

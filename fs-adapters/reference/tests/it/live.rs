@@ -119,5 +119,6 @@ fn all_that_the_model_can_run_is_run_live_but_where_nothing_stale_could_be_told(
         setup(scenario).is_ok() && live.is_err()
     });
     let names: Vec<String> = refused.map(|s| s.scenario).collect();
-    assert_eq!(names, ["enospc-while-fault"]);
+    // The latter would hang: the lock as merged does not fit what collapse_file() does.
+    assert_eq!(names, ["enospc-while-fault", "punch-while-thp-collapse"]);
 }
