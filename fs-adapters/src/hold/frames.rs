@@ -218,6 +218,14 @@ const TABLE: &[Row] = &[
         until: LAST,
         frames: &["blkdev_read_iter"],
     },
+    // i_rwsem; advice and faults as everywhere.
+    Row {
+        of: Of::Only(&["ntfs"]),
+        ways: &[Way::Read],
+        from: FIRST,
+        until: LAST,
+        frames: &["ntfs_file_read_iter"],
+    },
     // Its wait queue against livelock.
     Row {
         of: Of::Only(&["tmpfs"]),

@@ -34,13 +34,10 @@ impl Plan {
             self.stride = (before + behind).next_multiple_of(self.chunk);
             self.first = before.next_multiple_of(self.chunk);
             self.batch = (BATCH_BYTES / self.stride).clamp(1, BATCH_ROUNDS);
-            // On a filesystem that is filled up, what the guards cut off would need extents of its own.
-            if self.reuse.is_empty() {
+            // On a filesystem that is filled up, what the guards cut off would need extents of its own; and chunks
+            // of huge pages must stay where a huge page may be.
+            if self.reuse.is_empty() && !self.chunk.is_multiple_of(HUGE_PAGE as u64) {
                 self.guard = self.geometry.page.max(self.geometry.block);
-                // Chunks of huge pages stay where a huge page may be.
-                if self.chunk.is_multiple_of(HUGE_PAGE as u64) {
-                    self.guard = HUGE_PAGE as u64;
-                }
             }
             let room = size.saturating_sub(self.first);
             let whole = self.batch * self.stride + self.guard;
