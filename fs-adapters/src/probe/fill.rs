@@ -108,7 +108,8 @@ impl Scratch {
         if self.is_fixed || matches!(medium.home, Home::Layer(_)) {
             return self.advice_fills_in_time();
         }
-        let end = (UNITS * UNIT) as u64;
+        // Not right behind the data, where ntfs3 reads nothing ahead (`ntfs_readahead`: "Range cross 'valid'").
+        let end = ((UNITS + 1) * UNIT) as u64;
         self.file
             .set_len(end + UNIT as u64)
             .map_err(|error| error.to_string())?;
