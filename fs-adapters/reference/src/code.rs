@@ -50,6 +50,11 @@ impl<'a> Code<'a> {
         }
     }
 
+    /// How many locks are held here.
+    pub(crate) fn depth(&self) -> usize {
+        self.held.len()
+    }
+
     /// A label for here or later, with the locks that are held now.
     pub(crate) fn label(&mut self) -> Label {
         Label {

@@ -20,6 +20,9 @@ pub enum Hook {
     PageCacheRaUnbounded,
     /// posix_fadvise(), readahead(2) and madvise(MADV_WILLNEED) as a whole: ->fadvise().
     Fadvise,
+    /// MADV_COLLAPSE and khugepaged as a whole: `collapse_file`. Where a policy takes something here, what is read in
+    /// takes nothing more, as by `page_cache_ra_unbounded` since b244c89a70b3 leaves the lock to its callers.
+    CollapseFile,
     /// ->fault() as a whole, hit or miss.
     FilemapFault,
     /// The part of it that adds a folio or reads into one.
@@ -64,13 +67,14 @@ pub enum Hook {
 
 impl Hook {
     /// All of them.
-    pub const ALL: [Hook; 26] = [
+    pub const ALL: [Hook; 27] = [
         Hook::Read,
         Hook::FilemapCreateFolio,
         Hook::FilemapAddFolio,
         Hook::FilemapUpdatePage,
         Hook::PageCacheRaUnbounded,
         Hook::Fadvise,
+        Hook::CollapseFile,
         Hook::FilemapFault,
         Hook::FilemapFaultFill,
         Hook::MapPages,
@@ -102,6 +106,7 @@ impl Hook {
             Hook::FilemapUpdatePage => "filemap_update_page",
             Hook::PageCacheRaUnbounded => "page_cache_ra_unbounded",
             Hook::Fadvise => "fadvise",
+            Hook::CollapseFile => "collapse_file",
             Hook::FilemapFault => "filemap_fault",
             Hook::FilemapFaultFill => "filemap_fault_fill",
             Hook::MapPages => "map_pages",

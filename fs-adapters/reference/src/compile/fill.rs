@@ -26,30 +26,33 @@ impl Compiler<'_> {
 
     /// page_cache_ra_unbounded(): adds what is missing, and submits. Completion is `ra_done`.
     fn ra(&self, code: &mut Code<'_>, file: usize, pages: &Pages) {
-        let out = code.label();
         code.region(
             Hook::PageCacheRaUnbounded,
             &[self.on(file, pages)],
-            |code| {
-                // do_page_cache_ra() limits the range by i_size before it adds anything.
-                let beyond = code.to(out);
-                let page = self.slot(file, pages.start);
-                code.push(Micro::CheckSize { page, beyond });
-                for page in pages.clone().map(|p| self.slot(file, p)) {
-                    let next = code.label();
-                    let exists = code.to(next);
-                    code.push(Micro::AddFolio { page, exists });
-                    code.place(next);
-                }
-                for page in pages.clone().map(|p| self.slot(file, p)) {
-                    let next = code.label();
-                    let other = code.to(next);
-                    code.push(Micro::GetBlock { page, other });
-                    code.push(Micro::SubmitBio { page, other });
-                    code.place(next);
-                }
-            },
+            |code| self.ra_locked(code, file, pages),
         );
+    }
+
+    /// The same under whatever lock the caller has.
+    fn ra_locked(&self, code: &mut Code<'_>, file: usize, pages: &Pages) {
+        let out = code.label();
+        // do_page_cache_ra() limits the range by i_size before it adds anything.
+        let beyond = code.to(out);
+        let page = self.slot(file, pages.start);
+        code.push(Micro::CheckSize { page, beyond });
+        for page in pages.clone().map(|p| self.slot(file, p)) {
+            let next = code.label();
+            let exists = code.to(next);
+            code.push(Micro::AddFolio { page, exists });
+            code.place(next);
+        }
+        for page in pages.clone().map(|p| self.slot(file, p)) {
+            let next = code.label();
+            let other = code.to(next);
+            code.push(Micro::GetBlock { page, other });
+            code.push(Micro::SubmitBio { page, other });
+            code.place(next);
+        }
         code.place(out);
     }
 
@@ -313,42 +316,49 @@ impl Compiler<'_> {
     /// that is absent is read in first, here one at a time: what readahead brings in at once has its limit.
     pub(super) fn collapse_file(&self, code: &mut Code<'_>, file: usize, pages: &Pages) {
         let out = code.label();
-        let mut locked = Vec::new();
-        for index in pages.clone() {
-            let page = self.slot(file, index);
-            let (absent, have) = (code.label(), code.label());
-            let give_up = code.past(out, &locked);
-            let miss = code.to(absent);
-            code.push(Micro::Find {
-                page,
-                miss,
-                stale: give_up,
-            });
-            code.push(Micro::TrylockFolio {
-                page,
-                fail: give_up,
-            });
-            code.goto(have);
-            code.place(absent);
-            self.ra(code, file, &(index..index + 1));
-            self.ra_done(code, file, &(index..index + 1));
-            // filemap_lock_folio().
-            code.push(Micro::Find {
-                page,
-                miss: give_up,
-                stale: give_up,
-            });
-            code.push(Micro::LockFolio {
-                page,
-                gone: give_up,
-            });
-            code.place(have);
-            // The last that was locked is the first to be given back.
-            locked.insert(0, Micro::UnlockFolio { page });
-        }
-        for unlock in locked {
-            code.push(unlock);
-        }
+        let depth = code.depth();
+        code.region(Hook::CollapseFile, &[self.on(file, pages)], |code| {
+            let has_lock = code.depth() > depth;
+            let mut locked = Vec::new();
+            for index in pages.clone() {
+                let (page, one) = (self.slot(file, index), index..index + 1);
+                let (absent, have) = (code.label(), code.label());
+                let give_up = code.past(out, &locked);
+                let miss = code.to(absent);
+                code.push(Micro::Find {
+                    page,
+                    miss,
+                    stale: give_up,
+                });
+                code.push(Micro::TrylockFolio {
+                    page,
+                    fail: give_up,
+                });
+                code.goto(have);
+                code.place(absent);
+                match has_lock {
+                    true => self.ra_locked(code, file, &one),
+                    false => self.ra(code, file, &one),
+                }
+                self.ra_done(code, file, &one);
+                // filemap_lock_folio().
+                code.push(Micro::Find {
+                    page,
+                    miss: give_up,
+                    stale: give_up,
+                });
+                code.push(Micro::LockFolio {
+                    page,
+                    gone: give_up,
+                });
+                code.place(have);
+                // The last that was locked is the first to be given back.
+                locked.insert(0, Micro::UnlockFolio { page });
+            }
+            for unlock in locked {
+                code.push(unlock);
+            }
+        });
         code.place(out);
     }
 

@@ -1,8 +1,10 @@
 //! What is published about filesystems before Linux 5.15, and about the mails' designs, comes out.
 
-use punchbench_reference::{Anomaly, Policy};
+use punchbench_reference::scenario::setup;
+use punchbench_reference::{Anomaly, Limits, Policy, explore};
+use punchbench_scenarios::find;
 
-use crate::{explored, found, policy};
+use crate::{explored, found, model, policy};
 
 /// read(2), mmap fault and advice, each against a punch with the block reused: safe?
 fn row(policy: &Policy) -> [bool; 3] {
@@ -118,4 +120,24 @@ fn a_lock_around_the_adding_alone_is_enough_for_a_created_folio() {
     assert_eq!(found("punch-read-reuse", &early), []);
     early.hooks.0.pop();
     assert_ne!(found("punch-read-reuse", &early), []);
+}
+
+#[test]
+fn huge_pages_want_the_lock_before_the_first_folio() {
+    let scenario = find("punch-while-thp-collapse").remove(0);
+    let setup = setup(&scenario).unwrap();
+    let found = |policy: &Policy| -> Vec<Anomaly> {
+        let result = explore(&model(&setup, policy), &Limits::default());
+        assert!(result.complete);
+        result.found.into_iter().collect()
+    };
+    // syzbot, 16bf7cd0ebeb1de93aa5.
+    let merged = policy("invalidate-lock");
+    assert_eq!(found(&merged), [Anomaly::Deadlock, Anomaly::LockOrder]);
+    // "khugepaged: hold invalidate_lock across collapse_file() readahead", 2026-09-13.
+    let mut mended = merged.clone();
+    let takes = vec!["invalidate_lock shared".to_owned()];
+    let hook = punchbench_reference::Hook::CollapseFile.word().to_owned();
+    mended.hooks.0.push((hook, takes));
+    assert_eq!(found(&mended), []);
 }
