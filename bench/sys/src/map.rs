@@ -215,7 +215,8 @@ impl Mapping {
         let advice = match advice {
             Advice::WillNeed => libc::MADV_WILLNEED,
             Advice::PopulateRead => libc::MADV_POPULATE_READ,
-            Advice::Collapse => libc::MADV_COLLAPSE,
+            // The crate libc has it for glibc only.
+            Advice::Collapse => linux_raw_sys::general::MADV_COLLAPSE as libc::c_int,
             Advice::DontNeed => libc::MADV_DONTNEED,
         };
         self.madvise(self.widen(range)?, advice)
